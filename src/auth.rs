@@ -1,0 +1,1 @@
+//! Proof of knowledge of a secret, for every connection, before anything else is heard.

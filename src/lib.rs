@@ -1,0 +1,16 @@
+//! Many NCCL-like communicators ("worlds") per process, each its own fault domain.
+#![allow(non_camel_case_types)]
+
+pub mod auth;
+pub mod collective;
+pub mod config;
+pub mod error;
+pub mod fault;
+pub mod observe;
+pub mod progress;
+pub mod store;
+pub mod sync;
+pub mod sys;
+pub mod transport;
+pub mod types;
+pub mod world;

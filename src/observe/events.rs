@@ -1,0 +1,1 @@
+//! The process's event queue: one pollable descriptor, one ordered queue, bounded.

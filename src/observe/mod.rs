@@ -1,0 +1,3 @@
+//! What the application and the operator get to see: events, log lines.
+
+pub mod events;

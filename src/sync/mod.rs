@@ -1,0 +1,5 @@
+//! The one door to atomics, locks and channels.
+
+pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+pub use std::sync::atomic;
+pub use std::sync::{Arc, OnceLock, Weak};

@@ -1,0 +1,5 @@
+//! The one place that speaks libc.
+//!
+//! | module | provides |
+//! |---|---|
+//! | `clock` | monotonic time |

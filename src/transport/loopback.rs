@@ -1,0 +1,1 @@
+//! Two endpoints in one thread, with scripted faults, for tests.
