@@ -1,0 +1,160 @@
+//! Shared memory without a name: nothing is left behind by any kind of death.
+
+use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+/// A mapping shared between processes. Zeroed when created; its size can never change.
+#[derive(Debug)]
+pub struct SharedMemory {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping stays where it is until drop; what users do with the bytes is their own affair.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+fn check(rc: libc::c_int) -> io::Result<libc::c_int> {
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+}
+
+fn memfd(name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is a C string; the descriptor that comes back is ours alone.
+    unsafe {
+        let fd = check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A file in /dev/shm that never had a name, for kernels and sandboxes without memfd_create.
+fn unnamed_file() -> io::Result<OwnedFd> {
+    // SAFETY: the path is a C string; the descriptor that comes back is ours alone.
+    unsafe {
+        let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL | libc::O_CLOEXEC;
+        Ok(OwnedFd::from_raw_fd(check(libc::open(c"/dev/shm".as_ptr(), flags, 0o600))?))
+    }
+}
+
+impl SharedMemory {
+    /// New zeroed memory of `len` bytes (pages are taken when they are touched). With `use_memfd` false, or where
+    /// memfd_create does not work, an unnamed file in /dev/shm serves.
+    pub fn create(name: &CStr, len: usize, use_memfd: bool) -> Result<SharedMemory> {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let fd = match if use_memfd { memfd(name) } else { Err(io::ErrorKind::Unsupported.into()) } {
+            Ok(fd) => fd,
+            Err(why) => {
+                if !SAID.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("memfd_create: {why}; using unnamed files in /dev/shm");
+                }
+                unnamed_file().map_err(|e| Error::system("open(/dev/shm, O_TMPFILE)", &e))?
+            }
+        };
+        let size = libc::off_t::try_from(len).map_err(|_| Error::internal("shared memory too large"))?;
+        // SAFETY: plain system call on our own descriptor.
+        check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
+            .map_err(|e| Error::system("ftruncate of shared memory", &e))?;
+        // A peer that shrank the file would turn our next access into SIGBUS. Unnamed files cannot be sealed;
+        // there the peer is trusted as far as the shared secret goes.
+        // SAFETY: plain system call on our own descriptor; failure is tolerated as said.
+        unsafe {
+            libc::fcntl(
+                fd.as_raw_fd(),
+                libc::F_ADD_SEALS,
+                libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
+            );
+        }
+        SharedMemory::map(fd, len)
+    }
+
+    /// Maps memory that a peer sent. Fails when it is not exactly `len` bytes.
+    pub fn open(fd: OwnedFd, len: usize) -> Result<SharedMemory> {
+        // SAFETY: an all-zero stat is a valid value to write to, and the descriptor is ours.
+        let size = unsafe {
+            let mut st: libc::stat = std::mem::zeroed();
+            check(libc::fstat(fd.as_raw_fd(), &mut st))
+                .map_err(|e| Error::system("fstat of shared memory", &e))?;
+            st.st_size
+        };
+        if u64::try_from(size).ok() != Some(len as u64) {
+            return Err(Error::internal(format!(
+                "a peer sent {size} bytes of shared memory instead of {len}"
+            )));
+        }
+        SharedMemory::map(fd, len)
+    }
+
+    fn map(fd: OwnedFd, len: usize) -> Result<SharedMemory> {
+        // SAFETY: a fresh mapping chosen by the kernel, of a descriptor we own.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(Error::system("mmap of shared memory", &io::Error::last_os_error()));
+        }
+        let base = NonNull::new(p.cast()).ok_or_else(|| Error::internal("mmap returned NULL"))?;
+        // A forked child must not be able to disturb the parent's worlds.
+        // SAFETY: exactly the mapping just made.
+        unsafe { libc::madvise(p, len, libc::MADV_DONTFORK) };
+        Ok(SharedMemory { fd, base, len })
+    }
+
+    /// First byte; page-aligned.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: the size is at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The descriptor to send to a peer.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made in `map`; whoever holds references into it holds this value too.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_are_shared_and_checked_for_size() {
+        for use_memfd in [true, false] {
+            let a = SharedMemory::create(c"mw-test", 8192, use_memfd).unwrap();
+            let fd = a.fd().try_clone_to_owned().unwrap();
+            assert!(SharedMemory::open(fd.try_clone().unwrap(), 4096).is_err());
+            let b = SharedMemory::open(fd, 8192).unwrap();
+            // SAFETY: both mappings are 8192 bytes long and only this thread uses them.
+            unsafe {
+                a.base().as_ptr().add(8191).write_volatile(42);
+                assert_eq!(b.base().as_ptr().add(8191).read_volatile(), 42);
+            }
+        }
+    }
+}

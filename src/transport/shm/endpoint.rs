@@ -1,0 +1,375 @@
+//! One end of the connection between two members that share memory.
+
+use super::ring::{FIRST, Fragment, MORE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
+use super::segment::Segment;
+use crate::sync::Arc;
+use crate::sync::atomic::{Ordering, fence};
+use crate::sys::{bell, process};
+use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+/// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
+const EAGER: usize = 16 << 10;
+/// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
+const PULL: usize = 512 << 10;
+/// As above for a reducing sink, where the bytes go through a buffer that should stay in the cache.
+const PULL_REDUCE: usize = 128 << 10;
+
+/// How the receiver reaches the sender's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// `process_vm_readv` from this process. Also between threads of one process: unlike a plain copy it survives a
+    /// sender that gives up and unmaps its buffer in the middle.
+    Process(u32),
+    /// Not at all: everything goes through the ring.
+    None,
+}
+
+/// Where this end and the other one are.
+pub struct Wiring {
+    /// The shared memory.
+    pub segment: Arc<Segment>,
+    /// This member's index in it.
+    pub me: u32,
+    /// The other's.
+    pub peer: u32,
+    /// The doorbell of the peer's process.
+    pub doorbell: Option<Arc<OwnedFd>>,
+}
+
+/// See the module's documentation.
+pub struct ShmEndpoint {
+    tx: Sender,
+    rx: Receiver,
+    wiring: Wiring,
+    reach: Reach,
+    /// Announced messages that the sender has been told are read.
+    reaped: u64,
+    posted: u64,
+    pull: Option<u64>,
+    pulled: u64,
+    buffer: Vec<u8>,
+    failed: bool,
+}
+
+impl ShmEndpoint {
+    /// A new end. Large messages go through the ring until [`ShmEndpoint::probe`] has found a better way.
+    pub fn new(wiring: Wiring) -> ShmEndpoint {
+        let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
+        let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
+        ShmEndpoint {
+            tx,
+            rx,
+            wiring,
+            reach: Reach::None,
+            reaped: 0,
+            posted: 0,
+            pull: None,
+            pulled: 0,
+            buffer: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Tries whether this end can read the peer's memory and tells the peer. The peer's line must be complete.
+    /// With `allow` false it is not tried. Answers whether it works.
+    pub fn probe(&mut self, allow: bool) -> bool {
+        let line = self.wiring.segment.member(self.wiring.peer);
+        let pid = line.pid.load(Ordering::Acquire);
+        let expected = line.probe.load(Ordering::Acquire);
+        let at = line.probe_at.load(Ordering::Acquire);
+        let mut word = [0u8; 8];
+        // SAFETY: `word` is eight bytes.
+        let got = allow.then(|| unsafe { process::read_memory(pid, at, word.as_mut_ptr(), 8) });
+        self.reach = match got {
+            Some(Ok(8)) if u64::from_ne_bytes(word) == expected => Reach::Process(pid),
+            _ => Reach::None,
+        };
+        let answer = if self.reach == Reach::None { 2 } else { 1 };
+        self.rx.control().can_pull.store(answer, Ordering::Release);
+        self.reach != Reach::None
+    }
+
+    #[inline]
+    fn ring_peer(&self) {
+        let line = self.wiring.segment.member(self.wiring.peer);
+        bell::ring(&line.bell, self.wiring.doorbell.as_ref().map(|d| d.as_fd()));
+    }
+
+    /// The peer says that it will send no more; everything it sent before is visible by now.
+    fn peer_finished(&self) -> bool {
+        // Acquire: pairs with the Release in `finish`.
+        self.rx.control().finished.load(Ordering::Acquire) != 0 && self.rx.peek() == 0
+    }
+
+    fn corrupt<T>(&mut self, what: &'static str) -> Result<T, EndpointError> {
+        self.failed = true;
+        Err(EndpointError::Corrupt(what))
+    }
+
+    /// Matches the announcement at the reading position with the posted receive.
+    fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
+        let tag = self.rx.peek();
+        if tag == 0 {
+            if self.peer_finished() {
+                self.failed = true;
+                return Err(EndpointError::Closed);
+            }
+            return Ok(Progress::None);
+        }
+        let first = match self.rx.first(tag) {
+            Some(f) if tag == TAG_DATA || tag == TAG_PULL => f,
+            _ => return self.corrupt("shared-memory ring: not a message"),
+        };
+        let Some(fp) = first.fp else { return self.corrupt("shared-memory ring: not a fingerprint") };
+        if fp != msg.fp || first.total != msg.len as u64 {
+            self.failed = true;
+            return Err(EndpointError::Mismatch { theirs: fp, their_len: first.total });
+        }
+        msg.started = true;
+        if tag == TAG_PULL {
+            if first.fragment.len != 8 || self.reach == Reach::None {
+                return self.corrupt("shared-memory ring: announcement of unreachable bytes");
+            }
+            // SAFETY: eight payload bytes of a checked fragment.
+            let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
+            self.pull = Some(u64::from_le_bytes(raw));
+            self.rx.release(&first.fragment);
+            return Ok(Progress::Some);
+        }
+        self.consume(msg, first.fragment)
+    }
+
+    /// Takes a fragment's bytes.
+    #[inline]
+    fn consume(&mut self, msg: &mut RecvMsg, f: Fragment) -> Result<Progress, EndpointError> {
+        let rest = msg.len - msg.offset;
+        if f.len > rest || (f.len == 0 && rest != 0) || (f.len < rest && !f.len.is_multiple_of(8)) {
+            return self.corrupt("shared-memory ring: fragment of an impossible length");
+        }
+        // SAFETY: the fragment lies within the ring and is ours until released; the message is pending, so its
+        // buffer is valid, and it has room for `f.len` more bytes. The sender writes in multiples of eight, so
+        // elements are never split.
+        unsafe { msg.accept(std::slice::from_raw_parts(f.payload, f.len)) };
+        self.rx.release(&f);
+        if msg.offset == msg.len {
+            return Ok(Progress::Done);
+        }
+        Ok(Progress::Some)
+    }
+
+    /// Fetches the next piece of an announced message.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    unsafe fn fetch(&mut self, msg: &mut RecvMsg, base: u64) -> Result<Progress, EndpointError> {
+        let rest = msg.len - msg.offset;
+        let from = base.wrapping_add(msg.offset as u64);
+        // SAFETY: by this function's contract.
+        if let Some(to) = unsafe { msg.direct() } {
+            let want = rest.min(PULL);
+            let to = to.as_mut_ptr();
+            // SAFETY: `to` has room for `rest` bytes.
+            let n = unsafe { self.read(from, to, want)? };
+            msg.offset += n;
+        } else {
+            let want = rest.min(PULL_REDUCE);
+            if self.buffer.len() < want {
+                self.buffer.resize(want, 0);
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let mut have = 0;
+            while have < want {
+                // SAFETY: the buffer has `want` bytes.
+                match unsafe {
+                    self.read(from.wrapping_add(have as u64), buffer.as_mut_ptr().add(have), want - have)
+                } {
+                    Ok(n) => have += n,
+                    Err(e) => return Err(e),
+                }
+            }
+            // SAFETY: by this function's contract; PULL_REDUCE is a multiple of every element size.
+            unsafe { msg.accept(&buffer[..want]) };
+            self.buffer = buffer;
+        }
+        if msg.offset < msg.len {
+            return Ok(Progress::Some);
+        }
+        // The sender voids its announcement before it lets its caller reuse the buffer. If it did so while we
+        // read, what we read may be anything: pairs with the fence in `cancel`.
+        fence(Ordering::Acquire);
+        if self.rx.control().cancelled.load(Ordering::Acquire) != 0 {
+            self.failed = true;
+            return Err(EndpointError::Closed);
+        }
+        self.pull = None;
+        self.pulled += 1;
+        // Release: our reads of the sender's buffer come before its reuse.
+        self.rx.control().pulled.store(self.pulled, Ordering::Release);
+        self.ring_peer();
+        Ok(Progress::Done)
+    }
+
+    /// # Safety
+    /// `to` is valid for writing `len` bytes.
+    unsafe fn read(&mut self, from: u64, to: *mut u8, len: usize) -> Result<usize, EndpointError> {
+        match self.reach {
+            // SAFETY: `to` by this function's contract.
+            Reach::Process(pid) => match unsafe { process::read_memory(pid, from, to, len) } {
+                Ok(0) => self.corrupt("process_vm_readv read nothing"),
+                Ok(n) => Ok(n.min(len)),
+                // The process is gone, or its memory is already.
+                Err(e) => {
+                    self.failed = true;
+                    tracing::debug!("process_vm_readv from {pid}: {e}");
+                    Err(EndpointError::Closed)
+                }
+            },
+            Reach::None => self.corrupt("no way to read the peer's memory"),
+        }
+    }
+
+    /// Writes the next fragment of a message; answers whether anything moved.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    #[inline]
+    unsafe fn put(&mut self, msg: &mut SendMsg) -> bool {
+        let rest = msg.len - msg.offset;
+        let overhead = if msg.started { MORE } else { FIRST };
+        let Some(mut f) = self.tx.reserve(rest, overhead) else { return false };
+        if f.len < rest {
+            // Never split an element: all are at most eight bytes long.
+            f.len &= !7;
+        }
+        let tag = if msg.started {
+            TAG_MORE
+        } else {
+            self.tx.write_first(&f, &msg.fp, msg.len as u64);
+            TAG_DATA
+        };
+        // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
+        unsafe { std::ptr::copy_nonoverlapping(msg.ptr.add(msg.offset), f.payload, f.len) };
+        self.tx.publish(&f, tag);
+        msg.started = true;
+        msg.offset += f.len;
+        true
+    }
+
+    fn announce(&mut self, msg: &mut SendMsg) -> Progress {
+        let Some(f) = self.tx.reserve(8, FIRST) else { return Progress::None };
+        self.tx.write_first(&f, &msg.fp, msg.len as u64);
+        // SAFETY: room for eight bytes was reserved: a first cell holds 24.
+        unsafe { f.payload.cast::<[u8; 8]>().write_unaligned((msg.ptr as u64).to_le_bytes()) };
+        self.tx.publish(&f, TAG_PULL);
+        msg.started = true;
+        self.posted += 1;
+        self.ring_peer();
+        Progress::Posted
+    }
+
+    /// Whether a message is announced and fetched instead of copied through the ring.
+    fn goes_direct(&self, len: usize) -> bool {
+        len > EAGER && self.tx.control().can_pull.load(Ordering::Acquire) == 1
+    }
+}
+
+impl Endpoint for ShmEndpoint {
+    #[inline]
+    unsafe fn send(&mut self, msg: &mut SendMsg) -> Result<Progress, EndpointError> {
+        if self.failed {
+            return Err(EndpointError::Closed);
+        }
+        if !msg.started && self.goes_direct(msg.len) {
+            return Ok(self.announce(msg));
+        }
+        // SAFETY: by this function's contract.
+        if !unsafe { self.put(msg) } {
+            return Ok(Progress::None);
+        }
+        self.ring_peer();
+        Ok(if msg.offset == msg.len { Progress::Done } else { Progress::Some })
+    }
+
+    #[inline]
+    unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
+        if self.failed {
+            return Err(EndpointError::Closed);
+        }
+        if !msg.started {
+            let p = self.begin(msg)?;
+            if p == Progress::None {
+                return Ok(p);
+            }
+            if msg.offset < msg.len {
+                // The sender may have been waiting for these cells.
+                self.ring_peer();
+            }
+            return Ok(p);
+        }
+        if let Some(base) = self.pull {
+            // SAFETY: by this function's contract.
+            return unsafe { self.fetch(msg, base) };
+        }
+        match self.rx.peek() {
+            0 if self.peer_finished() => {
+                self.failed = true;
+                Err(EndpointError::Closed)
+            }
+            0 => Ok(Progress::None),
+            TAG_MORE => match self.rx.more() {
+                Some(f) => {
+                    let p = self.consume(msg, f)?;
+                    self.ring_peer();
+                    Ok(p)
+                }
+                None => self.corrupt("shared-memory ring: fragment out of range"),
+            },
+            _ => self.corrupt("shared-memory ring: fragment expected"),
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self) -> Result<usize, EndpointError> {
+        if self.reaped == self.posted {
+            return Ok(0);
+        }
+        // Acquire: pairs with the Release in `fetch`; the buffer may be reused afterwards.
+        let pulled = self.tx.control().pulled.load(Ordering::Acquire);
+        if pulled < self.reaped || pulled > self.posted {
+            return self.corrupt("shared-memory ring: more messages read than announced");
+        }
+        let n = pulled - self.reaped;
+        self.reaped = pulled;
+        Ok(n as usize)
+    }
+
+    fn poll_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn finish(&mut self) {
+        // Release: everything published before is visible to whoever sees the mark.
+        self.tx.control().finished.store(1, Ordering::Release);
+        self.ring_peer();
+    }
+
+    fn cancel(&mut self) {
+        self.failed = true;
+        self.tx.control().cancelled.store(1, Ordering::Release);
+        // Pairs with the fence in `fetch`: the caller's later writes to its buffers come after the mark.
+        fence(Ordering::SeqCst);
+        self.finish();
+    }
+}
+
+impl Drop for ShmEndpoint {
+    fn drop(&mut self) {
+        // A message that was announced and not fetched loses its buffer with this end.
+        if self.reaped != self.posted && !self.failed {
+            self.cancel();
+        } else {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The conformance suite on shared memory, with and without direct reads.
+
+use super::endpoint::{ShmEndpoint, Wiring};
+use super::segment::Segment;
+use crate::transport::Endpoint;
+
+/// Two ends in one process.
+pub fn pair(direct: bool) -> (ShmEndpoint, ShmEndpoint) {
+    let segment = Segment::create(2, true).unwrap();
+    let wiring = |me, peer| Wiring { segment: segment.clone(), me, peer, doorbell: None };
+    segment.introduce(0);
+    segment.introduce(1);
+    let (mut a, mut b) = (ShmEndpoint::new(wiring(0, 1)), ShmEndpoint::new(wiring(1, 0)));
+    assert_eq!((a.probe(direct), b.probe(direct)), (direct, direct));
+    (a, b)
+}
+
+fn boxed(direct: bool) -> (Box<dyn Endpoint>, Box<dyn Endpoint>) {
+    let (a, b) = pair(direct);
+    (Box::new(a), Box::new(b))
+}
+
+#[test]
+fn conforms_with_direct_reads() {
+    crate::transport::conformance::suite(&|| boxed(true));
+}
+
+#[test]
+fn conforms_through_the_ring() {
+    crate::transport::conformance::suite(&|| boxed(false));
+}
