@@ -1,6 +1,7 @@
 //! The nouns that every layer shares: data types, reductions, operation kinds, identities.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// Element types, numbered as in NCCL.
 #[repr(u8)]
@@ -269,6 +270,17 @@ macro_rules! hex_debug {
     )*};
 }
 hex_debug!(WorldId ProcessId HostId);
+
+/// How to reach a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Its identity.
+    pub process: ProcessId,
+    /// Its machine.
+    pub host: HostId,
+    /// Where it listens.
+    pub tcp: SocketAddr,
+}
 
 /// The 128-bit or longer key that members of a world share. Never printed.
 #[derive(Clone, PartialEq, Eq)]

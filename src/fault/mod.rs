@@ -1,1 +1,7 @@
-//! (coming)
+//! Deciding who has failed and what follows: pure state machines, no clock, no I/O.
+//!
+//! [`liveness`] turns signs of life into suspicion, [`health`] turns news about members into the state of a world.
+//! The watchdog carries out what they decide.
+
+pub mod health;
+pub mod liveness;

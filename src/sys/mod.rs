@@ -8,10 +8,17 @@
 //! | `memory` | shared memory without a name |
 //! | `process` | identities, reading a peer's memory, fork detection |
 //! | `robust` | words that the kernel marks when this process dies |
+//! | `sleeper` | sleeping on sockets and the doorbell at once |
 
 pub mod bell;
 pub mod clock;
+pub mod eventfd;
+pub mod fdpass;
 pub mod futex;
+pub mod interfaces;
 pub mod memory;
+pub mod poll;
 pub mod process;
 pub mod robust;
+pub mod sleeper;
+pub mod socket;

@@ -1,161 +1,141 @@
-//! A world: one membership of a process in a communicator. (Interface for the C layer; being filled in.)
+//! Worlds: one membership of this process in a communicator each, and the requests that span them.
+//!
+//! | module | does |
+//! |---|---|
+//! | `join` | the ways into a world: by name, by unique id, all in one process, by splitting |
+//! | `wireup` | from a list of members to connected endpoints |
+//! | `call` | checking an operation's arguments |
+//! | `operate` | running operations, deadlines, trouble |
+//! | `news` | what the watchdog and the peers tell |
+//! | `request` | groups and asynchronous operations, across worlds |
+//! | `background` | the thread that drives asynchronous operations nobody waits for |
+
+mod background;
+mod call;
+mod join;
+mod news;
+mod operate;
+mod request;
+mod wireup;
+
+#[cfg(test)]
+mod tests;
+
+pub use call::Call;
+pub use join::UniqueId;
+pub use request::Request;
+
+pub use crate::fault::health::State;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::sync::Arc;
-use crate::types::{DataType, OpKind, Reduction};
+use crate::error::Error;
+use crate::fault::health::Health;
+use crate::progress::Engine;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock};
+use crate::transport::shm::Segment;
+use crate::types::{Address, Secret, WorldId};
 use std::time::{Duration, Instant};
-
-/// A unique id's 128 bytes.
-pub type UniqueId = [u8; 128];
-
-/// One call of an operation, already checked for what does not depend on the world (null pointers, enum ranges are
-/// checked by capi; ranks, overflow, reduction against type by `World::check`).
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Operation; for point-to-point, `send` tells the direction.
-    pub kind: OpKind,
-    /// Point-to-point only: true for Send.
-    pub send: bool,
-    /// Send buffer (or null where the operation has none on this rank).
-    pub sendbuf: *const u8,
-    /// Receive buffer.
-    pub recvbuf: *mut u8,
-    /// Elements, as in the C call.
-    pub count: usize,
-    /// Element type.
-    pub dtype: DataType,
-    /// Reduction, else `Builtin(Sum)`.
-    pub reduction: Reduction,
-    /// Peer of point-to-point, root of a rooted operation, else 0. Raw from the caller.
-    pub peer: i32,
-}
-
-/// States of a world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs)]
-pub enum State {
-    Active = 0,
-    Broken = 1,
-    Revoked = 2,
-    Aborted = 3,
-    Finalized = 4,
-}
 
 /// Counters of a world.
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
 pub struct Stats {
+    /// Operations completed.
     pub operations: u64,
+    /// Payload bytes of completed sends.
     pub bytes_sent: u64,
+    /// Payload bytes of completed receives.
     pub bytes_received: u64,
+    /// Peers reached through shared memory.
     pub shm_peers: u32,
+    /// Peers reached through TCP.
     pub tcp_peers: u32,
+    /// Bytes of address space that the world's shared memory takes; pages are taken when touched.
     pub memory_bytes: u64,
 }
 
 /// One member of one world.
-pub struct World {}
-
-#[allow(unused_variables, missing_docs)]
-impl World {
-    pub fn init_named(name: &str, nranks: i32, rank: i32, config: &Config) -> Result<Arc<World>> {
-        todo!()
-    }
-    pub fn init_rank(id: &UniqueId, nranks: i32, rank: i32, config: &Config) -> Result<Arc<World>> {
-        todo!()
-    }
-    pub fn init_all(nranks: i32, config: &Config) -> Result<Vec<Arc<World>>> {
-        todo!()
-    }
-    pub fn unique_id() -> Result<UniqueId> {
-        todo!()
-    }
-    pub fn split(
-        self: &Arc<World>,
-        color: i32,
-        key: i32,
-        config: Option<&Config>,
-    ) -> Result<Option<Arc<World>>> {
-        todo!()
-    }
-    pub fn revoke(&self) -> Result<()> {
-        todo!()
-    }
-    /// Bounded: never waits for a peer.
-    pub fn abort(&self) {
-        todo!()
-    }
-    pub fn finalize(&self) -> Result<()> {
-        todo!()
-    }
-    /// Finalizes if that has not been done, and frees everything; errors of finalizing are returned, the world is gone
-    /// anyway.
-    pub fn destroy(&self) -> Result<()> {
-        todo!()
-    }
-    pub fn name(&self) -> &str {
-        todo!()
-    }
-    pub fn nranks(&self) -> u32 {
-        todo!()
-    }
-    pub fn rank(&self) -> u32 {
-        todo!()
-    }
-    pub fn epoch(&self) -> u64 {
-        todo!()
-    }
-    pub fn state(&self) -> State {
-        todo!()
-    }
-    /// Why the world is no longer active.
-    pub fn error(&self) -> Option<Error> {
-        todo!()
-    }
-    pub fn failed_ranks(&self) -> Vec<u32> {
-        todo!()
-    }
-    pub fn stats(&self) -> Stats {
-        todo!()
-    }
-    /// The number that C sees as the world's handle; set once by capi right after init so that events can name it.
-    pub fn set_token(&self, token: usize) {
-        todo!()
-    }
-    /// Checks ranks, sizes and the reduction; `Error::argument` naming the C argument. No effect.
-    pub fn check(&self, call: &Call) -> Result<()> {
-        todo!()
-    }
-    /// Runs one operation to its end on the calling thread (includes `check`).
-    pub fn run(self: &Arc<World>, call: &Call) -> Result<()> {
-        todo!()
-    }
+pub struct World {
+    id: WorldId,
+    epoch: u64,
+    name: Arc<str>,
+    rank: u32,
+    config: Config,
+    secret: Secret,
+    members: Vec<Address>,
+    health: Mutex<Health>,
+    /// Mirror of `health`'s state, for the operations' path.
+    state: AtomicU8,
+    engine: Mutex<Engine>,
+    segment: OnceLock<Arc<Segment>>,
+    /// The bell of a world without shared memory.
+    bell: AtomicU32,
+    peers: OnceLock<(u32, u32)>,
+    token: AtomicUsize,
+    /// Joined: from now on events are published.
+    joined: AtomicBool,
+    /// Peers whose connection ended for a reason not known yet, and until when to wait for it.
+    suspects: Mutex<Vec<(u32, Instant)>>,
+    splits: AtomicU32,
 }
 
-/// Everything one group posted.
-pub struct Request {}
+impl World {
+    /// Name given at joining.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 
-#[allow(unused_variables, missing_docs)]
-impl Request {
-    /// Starts the calls of a group (all checked before); per world, collectives in call order first, then all
-    /// point-to-point operations together. Never blocks. With `background`, the progress thread drives it while
-    /// nobody waits.
-    pub fn submit(calls: Vec<(Arc<World>, Call)>, background: bool) -> Arc<Request> {
-        todo!()
+    /// Members.
+    pub fn nranks(&self) -> u32 {
+        self.members.len() as u32
     }
-    /// `None` while not done; else the first error of any of its operations, or Ok. Drives progress.
-    pub fn test(&self) -> Option<Result<()>> {
-        todo!()
+
+    /// This member.
+    pub fn rank(&self) -> u32 {
+        self.rank
     }
-    /// Waits until done or `until`; `None` when the time is up. Without `until`: until done (the operations' own
-    /// deadlines bound it).
-    pub fn wait(&self, until: Option<Instant>) -> Option<Result<()>> {
-        todo!()
+
+    /// Epoch of this membership.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
-    /// Waits until one of them is done; answers its index.
-    pub fn wait_any(requests: &[Arc<Request>], until: Option<Duration>) -> Option<usize> {
-        todo!()
+
+    /// Deadline of operations.
+    pub fn timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        State::from_raw(self.state.load(Ordering::Acquire))
+    }
+
+    /// Why the world is no longer active.
+    pub fn error(&self) -> Option<Error> {
+        self.health.lock().error().cloned()
+    }
+
+    /// Members known to have failed, ascending.
+    pub fn failed_ranks(&self) -> Vec<u32> {
+        self.health.lock().failed()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        let (shm_peers, tcp_peers) = self.peers.get().copied().unwrap_or_default();
+        let e = self.engine.lock();
+        Stats {
+            operations: e.operations,
+            bytes_sent: e.bytes.0,
+            bytes_received: e.bytes.1,
+            shm_peers,
+            tcp_peers,
+            memory_bytes: self.segment.get().map_or(0, |s| s.len() as u64),
+        }
+    }
+
+    /// The number that C sees as the world's handle, so that events can name it.
+    pub fn set_token(&self, token: usize) {
+        self.token.store(token, Ordering::Release);
     }
 }

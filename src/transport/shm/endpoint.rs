@@ -33,6 +33,8 @@ pub struct Wiring {
     pub me: u32,
     /// The other's.
     pub peer: u32,
+    /// Whether reading the peer's memory may be tried.
+    pub direct: bool,
     /// The doorbell of the peer's process.
     pub doorbell: Option<Arc<OwnedFd>>,
 }
@@ -43,6 +45,7 @@ pub struct ShmEndpoint {
     rx: Receiver,
     wiring: Wiring,
     reach: Reach,
+    probed: bool,
     /// Announced messages that the sender has been told are read.
     reaped: u64,
     posted: u64,
@@ -53,7 +56,8 @@ pub struct ShmEndpoint {
 }
 
 impl ShmEndpoint {
-    /// A new end. Large messages go through the ring until [`ShmEndpoint::probe`] has found a better way.
+    /// A new end. Large messages go through the ring until the receiver has found a better way, which it tries when
+    /// the first message comes: by then the sender has introduced itself.
     pub fn new(wiring: Wiring) -> ShmEndpoint {
         let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
         let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
@@ -62,6 +66,7 @@ impl ShmEndpoint {
             rx,
             wiring,
             reach: Reach::None,
+            probed: false,
             reaped: 0,
             posted: 0,
             pull: None,
@@ -71,23 +76,23 @@ impl ShmEndpoint {
         }
     }
 
-    /// Tries whether this end can read the peer's memory and tells the peer. The peer's line must be complete.
-    /// With `allow` false it is not tried. Answers whether it works.
-    pub fn probe(&mut self, allow: bool) -> bool {
+    /// Tries whether this end can read the peer's memory and tells the peer.
+    #[cold]
+    fn probe(&mut self) {
+        self.probed = true;
         let line = self.wiring.segment.member(self.wiring.peer);
         let pid = line.pid.load(Ordering::Acquire);
         let expected = line.probe.load(Ordering::Acquire);
         let at = line.probe_at.load(Ordering::Acquire);
         let mut word = [0u8; 8];
         // SAFETY: `word` is eight bytes.
-        let got = allow.then(|| unsafe { process::read_memory(pid, at, word.as_mut_ptr(), 8) });
+        let got = self.wiring.direct.then(|| unsafe { process::read_memory(pid, at, word.as_mut_ptr(), 8) });
         self.reach = match got {
             Some(Ok(8)) if u64::from_ne_bytes(word) == expected => Reach::Process(pid),
             _ => Reach::None,
         };
         let answer = if self.reach == Reach::None { 2 } else { 1 };
         self.rx.control().can_pull.store(answer, Ordering::Release);
-        self.reach != Reach::None
     }
 
     #[inline]
@@ -116,6 +121,9 @@ impl ShmEndpoint {
                 return Err(EndpointError::Closed);
             }
             return Ok(Progress::None);
+        }
+        if !self.probed {
+            self.probe();
         }
         let first = match self.rx.first(tag) {
             Some(f) if tag == TAG_DATA || tag == TAG_PULL => f,

@@ -1,0 +1,271 @@
+//! The state of one world as one member sees it.
+//!
+//! | news | in an active world | later |
+//! |---|---|---|
+//! | a member failed or aborted | breaks, one event with the rank | one event per further rank |
+//! | a member left | one event | one event |
+//! | revoked by a member | revoked, one event | nothing |
+//! | broken without a dead member | breaks, one event | nothing |
+
+use crate::error::{Code, Error, Extent};
+use std::collections::BTreeSet;
+
+/// States, numbered as in the C API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Takes operations.
+    Active = 0,
+    /// A member failed, a deadline passed or calls did not match.
+    Broken = 1,
+    /// A member revoked it.
+    Revoked = 2,
+    /// This member aborted it.
+    Aborted = 3,
+    /// This member finalized it.
+    Finalized = 4,
+}
+
+impl State {
+    /// The state with this number.
+    pub fn from_raw(raw: u8) -> State {
+        match raw {
+            0 => State::Active,
+            2 => State::Revoked,
+            3 => State::Aborted,
+            4 => State::Finalized,
+            _ => State::Broken,
+        }
+    }
+}
+
+/// Something learned about a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A member died, went silent, was cut off or aborted.
+    Failed {
+        /// Which.
+        rank: u32,
+        /// How that was noticed.
+        reason: String,
+    },
+    /// A member finalized or destroyed its world.
+    Left {
+        /// Which.
+        rank: u32,
+    },
+    /// A member revoked the world for everybody.
+    Revoked {
+        /// Which.
+        by: u32,
+    },
+    /// The world cannot go on although nobody is dead.
+    Broken {
+        /// What every operation returns from now on.
+        code: Code,
+        /// Whose fault it is, if it is somebody's.
+        culprit: Option<u32>,
+        /// A sentence.
+        text: String,
+    },
+}
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// See the C API.
+    RankFailed(u32),
+    /// See the C API.
+    RankLeft(u32),
+    /// See the C API.
+    Revoked,
+    /// See the C API.
+    Broken,
+}
+
+/// What follows from a piece of news.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The world ends with this error.
+    pub ends: Option<Error>,
+    /// The application is told.
+    pub notice: Option<Notice>,
+    /// The sentence of the notice.
+    pub reason: String,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Health {
+    name: String,
+    rank: u32,
+    nranks: u32,
+    state: State,
+    failed: BTreeSet<u32>,
+    left: BTreeSet<u32>,
+    error: Option<Error>,
+}
+
+impl Health {
+    /// An active world.
+    pub fn new(name: &str, rank: u32, nranks: u32) -> Health {
+        Health {
+            name: name.to_string(),
+            rank,
+            nranks,
+            state: State::Active,
+            failed: BTreeSet::new(),
+            left: BTreeSet::new(),
+            error: None,
+        }
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why it is not active.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Members known to have failed, ascending.
+    pub fn failed(&self) -> Vec<u32> {
+        self.failed.iter().copied().collect()
+    }
+
+    /// Whether this member left.
+    pub fn has_left(&self, rank: u32) -> bool {
+        self.left.contains(&rank)
+    }
+
+    fn end(&mut self, state: State, error: Error) -> Option<Error> {
+        if self.state != State::Active {
+            return None;
+        }
+        self.state = state;
+        self.error = Some(error.clone());
+        Some(error)
+    }
+
+    /// Takes in a piece of news; what is no news changes nothing.
+    pub fn hear(&mut self, news: &News) -> Verdict {
+        let mut v = Verdict::default();
+        match news {
+            News::Failed { rank, reason } => {
+                // Whoever left is free to die.
+                if *rank >= self.nranks || self.left.contains(rank) || !self.failed.insert(*rank) {
+                    return v;
+                }
+                v.reason = if *rank == self.rank {
+                    format!("this rank ({rank}) of world '{}' was declared failed: {reason}", self.name)
+                } else {
+                    format!("rank {rank} of world '{}' failed: {reason}", self.name)
+                };
+                v.notice = Some(Notice::RankFailed(*rank));
+                let e = Error::new(Code::Remote, Extent::World, v.reason.as_str()).by(*rank);
+                v.ends = self.end(State::Broken, e);
+            }
+            News::Left { rank } => {
+                if *rank >= self.nranks || self.failed.contains(rank) || !self.left.insert(*rank) {
+                    return v;
+                }
+                v.reason = format!("rank {rank} left world '{}'", self.name);
+                v.notice = Some(Notice::RankLeft(*rank));
+            }
+            News::Revoked { by } => {
+                if *by >= self.nranks {
+                    return v;
+                }
+                v.reason = format!("world '{}' was revoked by rank {by}", self.name);
+                let e = Error::new(Code::Revoked, Extent::World, v.reason.as_str()).by(*by);
+                v.ends = self.end(State::Revoked, e);
+                v.notice = v.ends.as_ref().map(|_| Notice::Revoked);
+            }
+            News::Broken { code, culprit, text } => {
+                v.reason = text.clone();
+                let mut e = Error::new(*code, Extent::World, text.as_str());
+                e.culprit = *culprit;
+                v.ends = self.end(State::Broken, e);
+                v.notice = v.ends.as_ref().map(|_| Notice::Broken);
+            }
+        }
+        v
+    }
+
+    /// This member aborts. `None` when the world had ended already.
+    pub fn abort(&mut self) -> Option<Error> {
+        let text = format!("world '{}' was aborted by this rank", self.name);
+        let e = Error::new(Code::Aborted, Extent::World, text);
+        let first = self.end(State::Aborted, e.clone());
+        self.state = State::Aborted;
+        first.or(Some(e))
+    }
+
+    /// This member leaves. Answers false when the world had ended already.
+    pub fn finalize(&mut self) -> bool {
+        let text = format!("world '{}' has been finalized by this rank", self.name);
+        self.end(State::Finalized, Error::new(Code::InvalidUsage, Extent::World, text)).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(rank: u32) -> News {
+        News::Failed { rank, reason: "its process died".into() }
+    }
+
+    #[test]
+    fn a_failure_breaks_once_and_is_told_once_per_rank() {
+        let mut h = Health::new("w", 0, 4);
+        let v = h.hear(&failed(2));
+        assert_eq!((v.notice, h.state()), (Some(Notice::RankFailed(2)), State::Broken));
+        assert_eq!(v.ends.unwrap().culprit, Some(2));
+        assert_eq!(h.hear(&failed(2)), Verdict::default());
+        let v = h.hear(&failed(1));
+        assert_eq!((v.notice, v.ends), (Some(Notice::RankFailed(1)), None));
+        assert_eq!(h.failed(), [1, 2]);
+        assert_eq!(h.error().unwrap().culprit, Some(2), "the first failure stays the reason");
+        assert_eq!(h.hear(&failed(9)), Verdict::default(), "a rank that does not exist");
+    }
+
+    #[test]
+    fn who_left_may_die_and_who_died_cannot_leave() {
+        let mut h = Health::new("w", 0, 3);
+        assert_eq!(h.hear(&News::Left { rank: 1 }).notice, Some(Notice::RankLeft(1)));
+        assert_eq!(h.hear(&failed(1)), Verdict::default());
+        assert_eq!(h.state(), State::Active);
+        h.hear(&failed(2));
+        assert_eq!(h.hear(&News::Left { rank: 2 }), Verdict::default());
+    }
+
+    #[test]
+    fn the_first_end_wins() {
+        let ends = [
+            News::Revoked { by: 1 },
+            News::Broken { code: Code::Timeout, culprit: Some(1), text: "late".into() },
+            failed(1),
+        ];
+        for first in &ends {
+            for second in &ends {
+                let mut h = Health::new("w", 0, 2);
+                let error = h.hear(first).ends;
+                assert!(error.is_some());
+                assert!(h.hear(second).ends.is_none());
+                assert_eq!(h.error(), error.as_ref());
+                assert!(!h.finalize());
+            }
+        }
+    }
+
+    #[test]
+    fn abort_always_ends_in_aborted() {
+        let mut h = Health::new("w", 0, 2);
+        h.hear(&failed(1));
+        assert!(h.abort().is_some());
+        assert_eq!(h.state(), State::Aborted);
+    }
+}

@@ -1,0 +1,536 @@
+//! The operations of one world, in call order.
+//!
+//! Point-to-point operations that are not separated by a collective run side by side: each peer's two directions
+//! are ordered by themselves, so nothing is lost by it and two threads may send and receive at once. A collective
+//! starts when everything before it is done, and nothing after it starts before it is done.
+
+use super::channel::Channel;
+use super::ticket::Ticket;
+use crate::collective::{self, Action, Buf, Plan, Shape, Slice, Tuning, reduce};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::sys::sleeper::Interest;
+use crate::transport::{Endpoint, EndpointError, RecvMsg, SendMsg, Sink};
+use crate::types::{Fingerprint, OpKind, Reduction};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Index of an unfinished operation.
+pub type TaskId = usize;
+
+/// An operation to run.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    /// Send to a peer.
+    Send {
+        /// First byte.
+        ptr: *const u8,
+        /// Bytes.
+        len: usize,
+        /// Rank.
+        peer: u32,
+        /// What both sides must agree on; the engine fills in `seq`.
+        fp: Fingerprint,
+    },
+    /// Receive from a peer.
+    Recv {
+        /// First byte.
+        ptr: *mut u8,
+        /// Bytes.
+        len: usize,
+        /// Rank.
+        peer: u32,
+        /// As above.
+        fp: Fingerprint,
+    },
+    /// A collective.
+    Collective {
+        /// What it is.
+        shape: Shape,
+        /// The caller's send buffer.
+        input: *const u8,
+        /// The caller's receive buffer.
+        output: *mut u8,
+        /// As above.
+        fp: Fingerprint,
+    },
+}
+
+/// What the engine cannot settle by itself.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The connection to this rank has ended. Reported once per rank.
+    Closed(u32),
+    /// Two ranks called different things.
+    Mismatch {
+        /// The other one.
+        peer: u32,
+        /// What this rank called.
+        mine: Fingerprint,
+        /// What the other one called.
+        theirs: Fingerprint,
+        /// Bytes of the message that this rank expects.
+        my_len: u64,
+        /// Bytes of the message that the other one sends.
+        their_len: u64,
+    },
+    /// The connection to this rank is unusable.
+    Broken(u32, String),
+}
+
+struct Collective {
+    plan: Plan,
+    shape: Shape,
+    step: usize,
+    input: *const u8,
+    output: *mut u8,
+    scratch: Vec<u8>,
+}
+
+struct Task {
+    operation: Operation,
+    ticket: Arc<Ticket>,
+    deadline: Instant,
+    /// Messages not yet done.
+    left: usize,
+    collective: Option<Box<Collective>>,
+}
+
+/// See the module's documentation.
+pub struct Engine {
+    rank: u32,
+    channels: Vec<Option<Channel>>,
+    /// Ranks with something under way.
+    busy: Vec<u32>,
+    tasks: Vec<Option<Task>>,
+    free: Vec<TaskId>,
+    /// Not started yet, in call order.
+    queue: VecDeque<TaskId>,
+    /// Point-to-point operations under way.
+    running: usize,
+    collective: Option<TaskId>,
+    collectives: u32,
+    self_sends: VecDeque<(SendMsg, TaskId)>,
+    self_recvs: VecDeque<(RecvMsg, TaskId)>,
+    tuning: Tuning,
+    scratch: Vec<u8>,
+    actions: Vec<Action>,
+    finished: Vec<TaskId>,
+    ended: Option<Error>,
+    /// Operations completed.
+    pub operations: u64,
+    /// Payload bytes of finished operations, out and in.
+    pub bytes: (u64, u64),
+}
+
+// SAFETY: the raw pointers are callers' buffers, used only by whoever holds the engine's lock.
+unsafe impl Send for Engine {}
+
+impl Engine {
+    /// An engine over the endpoints of a world, indexed by rank (`None` at this rank).
+    pub fn new(rank: u32, endpoints: Vec<Option<Box<dyn Endpoint>>>) -> Engine {
+        Engine {
+            rank,
+            channels: endpoints.into_iter().map(|e| e.map(Channel::new)).collect(),
+            busy: Vec::new(),
+            tasks: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            running: 0,
+            collective: None,
+            collectives: 0,
+            self_sends: VecDeque::new(),
+            self_recvs: VecDeque::new(),
+            tuning: Tuning::default(),
+            scratch: Vec::new(),
+            actions: Vec::new(),
+            finished: Vec::new(),
+            ended: None,
+            operations: 0,
+            bytes: (0, 0),
+        }
+    }
+
+    /// Queues an operation; `ticket` hears when it is over. Ranks have been checked.
+    pub fn post(&mut self, operation: Operation, ticket: Arc<Ticket>, deadline: Instant) {
+        if let Some(e) = &self.ended {
+            ticket.complete(Err(e.clone()));
+            return;
+        }
+        let task = Task { operation, ticket, deadline, left: 0, collective: None };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.tasks[id] = Some(task);
+                id
+            }
+            None => {
+                self.tasks.push(Some(task));
+                self.tasks.len() - 1
+            }
+        };
+        self.queue.push_back(id);
+        self.start();
+    }
+
+    /// Starts what the order of calls allows.
+    fn start(&mut self) {
+        while self.collective.is_none() {
+            let Some(&id) = self.queue.front() else { return };
+            let Some(task) = self.tasks[id].as_mut() else { return };
+            match task.operation {
+                Operation::Send { ptr, len, peer, fp } => {
+                    task.left = 1;
+                    self.queue.pop_front();
+                    self.running += 1;
+                    self.send(id, peer, fp, ptr, len);
+                }
+                Operation::Recv { ptr, len, peer, fp } => {
+                    task.left = 1;
+                    self.queue.pop_front();
+                    self.running += 1;
+                    self.recv(id, peer, fp, Sink::Copy(ptr), len);
+                }
+                Operation::Collective { .. } if self.running > 0 => return,
+                Operation::Collective { shape, input, output, ref mut fp } => {
+                    fp.seq = self.collectives;
+                    self.collectives = self.collectives.wrapping_add(1);
+                    let plan = Plan::new(&shape, &self.tuning);
+                    let mut scratch = std::mem::take(&mut self.scratch);
+                    if scratch.len() < plan.scratch_len() {
+                        scratch.resize(plan.scratch_len(), 0);
+                    }
+                    task.collective = Some(Box::new(Collective { plan, shape, step: 0, input, output, scratch }));
+                    self.queue.pop_front();
+                    self.collective = Some(id);
+                    self.advance(id);
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, peer: u32) {
+        if let Some(Some(c)) = self.channels.get_mut(peer as usize)
+            && !c.listed
+        {
+            c.listed = true;
+            self.busy.push(peer);
+        }
+    }
+
+    fn send(&mut self, id: TaskId, peer: u32, mut fp: Fingerprint, ptr: *const u8, len: usize) {
+        match self.channels.get_mut(peer as usize) {
+            Some(Some(c)) => {
+                if fp.kind == OpKind::PointToPoint {
+                    fp.seq = c.send_seq;
+                    c.send_seq = c.send_seq.wrapping_add(1);
+                }
+                c.push_send(SendMsg::new(fp, ptr, len), id);
+                self.list(peer);
+            }
+            _ => self.self_sends.push_back((SendMsg::new(fp, ptr, len), id)),
+        }
+    }
+
+    fn recv(&mut self, id: TaskId, peer: u32, mut fp: Fingerprint, sink: Sink, len: usize) {
+        match self.channels.get_mut(peer as usize) {
+            Some(Some(c)) => {
+                if fp.kind == OpKind::PointToPoint {
+                    fp.seq = c.recv_seq;
+                    c.recv_seq = c.recv_seq.wrapping_add(1);
+                }
+                c.push_recv(RecvMsg::new(fp, sink, len), id);
+                self.list(peer);
+            }
+            _ => self.self_recvs.push_back((RecvMsg::new(fp, sink, len), id)),
+        }
+    }
+
+    /// Runs a collective up to its next messages, or to its end.
+    fn advance(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) else { return };
+        let Some(mut c) = task.collective.take() else { return };
+        let fp = match task.operation {
+            Operation::Collective { fp, .. } => fp,
+            Operation::Send { fp, .. } | Operation::Recv { fp, .. } => fp,
+        };
+        let mut actions = std::mem::take(&mut self.actions);
+        loop {
+            actions.clear();
+            if !c.plan.step(c.step, &mut actions) {
+                self.scratch = std::mem::take(&mut c.scratch);
+                self.actions = actions;
+                self.collective = None;
+                self.finish(id, Ok(()));
+                self.start();
+                return;
+            }
+            c.step += 1;
+            let messages = self.carry_out(id, &mut c, fp, &actions);
+            if messages > 0 {
+                if let Some(task) = self.tasks[id].as_mut() {
+                    task.left = messages;
+                    task.collective = Some(c);
+                }
+                self.actions = actions;
+                return;
+            }
+        }
+    }
+
+    /// Does a step's local actions and posts its messages; answers how many.
+    fn carry_out(&mut self, id: TaskId, c: &mut Collective, fp: Fingerprint, actions: &[Action]) -> usize {
+        let elem = c.shape.dtype.size();
+        let kernel = collective::kernel(&c.shape);
+        let mut messages = 0;
+        for action in actions {
+            // SAFETY: plans stay within the buffers that the operation's shape implies (property-tested), the
+            // caller's buffers have those sizes and outlive the task by the C API's contract, and scratch was sized
+            // by the plan. Local operands do not overlap unless said.
+            unsafe {
+                match *action {
+                    Action::Copy { src, dst } => {
+                        std::ptr::copy_nonoverlapping(c.at(src), c.at_mut(dst), dst.len);
+                    }
+                    Action::Reduce { src, dst } => kernel(c.at_mut(dst), c.at(src), dst.len / elem),
+                    Action::PreMul { src, dst } => {
+                        if let Reduction::PreMulSum(scalar) = c.shape.reduction {
+                            reduce::premul(c.shape.dtype)(c.at_mut(dst), c.at(src), dst.len / elem, &scalar);
+                        }
+                    }
+                    Action::Average { dst } => {
+                        reduce::average(c.shape.dtype)(c.at_mut(dst), dst.len / elem, c.shape.nranks);
+                    }
+                    Action::Send { peer, src } => {
+                        messages += 1;
+                        self.send(id, peer, fp, c.at(src), src.len);
+                    }
+                    Action::Recv { peer, dst } => {
+                        messages += 1;
+                        self.recv(id, peer, fp, Sink::Copy(c.at_mut(dst)), dst.len);
+                    }
+                    Action::RecvReduce { peer, dst } => {
+                        messages += 1;
+                        let sink = Sink::Reduce { dst: c.at_mut(dst), kernel, elem };
+                        self.recv(id, peer, fp, sink, dst.len);
+                    }
+                }
+            }
+        }
+        messages
+    }
+
+    fn finish(&mut self, id: TaskId, result: Result<()>) {
+        if let Some(task) = self.tasks.get_mut(id).and_then(Option::take) {
+            if result.is_ok() {
+                self.operations += 1;
+                match task.operation {
+                    Operation::Send { len, .. } => self.bytes.0 += len as u64,
+                    Operation::Recv { len, .. } => self.bytes.1 += len as u64,
+                    Operation::Collective { .. } => {}
+                }
+            }
+            self.free.push(id);
+            task.ticket.complete(result);
+        }
+    }
+
+    fn message_done(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) else { return };
+        task.left = task.left.saturating_sub(1);
+        if task.left > 0 {
+            return;
+        }
+        if task.collective.is_some() {
+            self.advance(id);
+        } else {
+            self.running -= 1;
+            self.finish(id, Ok(()));
+            self.start();
+        }
+    }
+
+    /// Moves what can be moved. Answers whether anything did, and at most one trouble; call again for more.
+    pub fn progress(&mut self) -> (bool, Option<Trouble>) {
+        let mut moved = self.match_self();
+        let mut trouble = None;
+        let mut finished = std::mem::take(&mut self.finished);
+        let mut i = 0;
+        while let Some(&peer) = self.busy.get(i) {
+            let Some(Some(c)) = self.channels.get_mut(peer as usize) else { break };
+            match c.progress(&mut finished) {
+                Ok(m) => moved |= m,
+                Err(e) => {
+                    c.dead = true;
+                    trouble = Some(explain(peer, c.expected(), e));
+                }
+            }
+            if c.is_idle() {
+                c.listed = false;
+                self.busy.swap_remove(i);
+            } else {
+                i += 1;
+            }
+            if trouble.is_some() {
+                break;
+            }
+        }
+        for id in finished.drain(..) {
+            self.message_done(id);
+        }
+        self.finished = finished;
+        (moved, trouble)
+    }
+
+    /// Sends to this rank itself meet its receives from itself.
+    fn match_self(&mut self) -> bool {
+        let mut moved = false;
+        while !self.self_sends.is_empty() && !self.self_recvs.is_empty() {
+            let (Some((s, st)), Some((r, rt))) = (self.self_sends.pop_front(), self.self_recvs.pop_front()) else {
+                return moved;
+            };
+            moved = true;
+            if s.len != r.len || s.fp.dtype != r.fp.dtype {
+                let text = format!("rank {0} sends {1} to itself and receives {2}", self.rank, s.fp, r.fp);
+                for id in [st, rt] {
+                    self.running -= 1;
+                    self.finish(id, Err(Error::usage(text.clone()).extent(crate::error::Extent::Operation)));
+                }
+                continue;
+            }
+            if let Sink::Copy(dst) = r.sink {
+                // SAFETY: both buffers have `len` bytes and belong to unfinished operations; `copy` allows overlap.
+                unsafe { std::ptr::copy(s.ptr, dst, s.len) };
+            }
+            self.message_done(st);
+            self.message_done(rt);
+        }
+        moved
+    }
+
+    /// Nothing unfinished.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.len() == self.free.len()
+    }
+
+    /// Sockets to wait for. Answers false when something can only be woken by the bell.
+    pub fn interests(&self, out: &mut Vec<Interest>) {
+        for &peer in &self.busy {
+            if let Some(Some(c)) = self.channels.get(peer as usize)
+                && !c.dead
+                && let Some(fd) = c.poll_fd()
+            {
+                let (read, write) = c.interest();
+                out.push(Interest { fd, read, write });
+            }
+        }
+    }
+
+    /// The earliest deadline of an unfinished operation.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.tasks.iter().flatten().map(|t| t.deadline).min()
+    }
+
+    /// An operation whose deadline has passed: what it is and whom it waits for.
+    pub fn overdue(&self, now: Instant) -> Option<(Fingerprint, Vec<u32>)> {
+        let late = |t: &Task| t.deadline <= now;
+        let (id, task) = self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
+        let fp = match task.operation {
+            Operation::Send { fp, .. } | Operation::Recv { fp, .. } | Operation::Collective { fp, .. } => fp,
+        };
+        let waits = |p: &&u32| matches!(&self.channels[**p as usize], Some(c) if c.tasks().any(|t| t == id));
+        let mut peers: Vec<u32> = self.busy.iter().filter(waits).copied().collect();
+        peers.sort_unstable();
+        Some((fp, peers))
+    }
+
+    /// Fails what waits for a peer that has left. Answers false when that cannot be confined to point-to-point
+    /// operations: then the world has to break.
+    #[must_use]
+    pub fn give_up_peer(&mut self, peer: u32, error: &Error) -> bool {
+        let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return true };
+        let mut ids: Vec<TaskId> = c.tasks().collect();
+        if ids.iter().any(|id| Some(*id) == self.collective) {
+            return false;
+        }
+        if !c.dead {
+            return true;
+        }
+        c.clear();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.running -= 1;
+            self.finish(id, Err(error.clone()));
+        }
+        self.start();
+        true
+    }
+
+    /// Whether the connection to `peer` has ended.
+    pub fn is_dead(&self, peer: u32) -> bool {
+        matches!(self.channels.get(peer as usize), Some(Some(c)) if c.dead)
+    }
+
+    /// Ends everything with `error`, now and for ever. When this returns, no caller's buffer is touched any more.
+    pub fn end(&mut self, error: &Error) {
+        self.ended.get_or_insert_with(|| error.clone());
+        for c in self.channels.iter_mut().flatten() {
+            c.endpoint().cancel();
+            c.clear();
+            c.listed = false;
+            c.dead = true;
+        }
+        self.busy.clear();
+        self.queue.clear();
+        self.self_sends.clear();
+        self.self_recvs.clear();
+        self.collective = None;
+        self.running = 0;
+        for id in 0..self.tasks.len() {
+            self.finish(id, Err(error.clone()));
+        }
+    }
+
+    /// Tells the peers that nothing more will be sent, and refuses further operations with `error`.
+    pub fn retire(&mut self, error: &Error) {
+        self.ended.get_or_insert_with(|| error.clone());
+        for c in self.channels.iter_mut().flatten() {
+            c.endpoint().finish();
+        }
+    }
+
+    /// Takes the endpoints out, for whoever has to keep them until the peers have read everything.
+    pub fn dismantle(&mut self) -> Vec<Box<dyn Endpoint>> {
+        std::mem::take(&mut self.channels).into_iter().flatten().map(Channel::into_endpoint).collect()
+    }
+}
+
+fn explain(peer: u32, expected: Option<(Fingerprint, usize)>, e: EndpointError) -> Trouble {
+    match (e, expected) {
+        (EndpointError::Closed, _) => Trouble::Closed(peer),
+        (EndpointError::Mismatch { theirs, their_len }, Some((mine, my_len))) => {
+            Trouble::Mismatch { peer, mine, theirs, my_len: my_len as u64, their_len }
+        }
+        (EndpointError::Mismatch { theirs, .. }, None) => Trouble::Broken(peer, format!("unexpected {theirs}")),
+        (EndpointError::System(what, e), _) => Trouble::Broken(peer, format!("{what}: {e}")),
+        (EndpointError::Corrupt(what), _) => Trouble::Broken(peer, what.to_string()),
+    }
+}
+
+impl Collective {
+    fn at(&self, s: Slice) -> *const u8 {
+        match s.buf {
+            Buf::Input => self.input.wrapping_add(s.off),
+            Buf::Output => self.output.wrapping_add(s.off),
+            Buf::Scratch => self.scratch.as_ptr().wrapping_add(s.off),
+        }
+    }
+
+    fn at_mut(&mut self, s: Slice) -> *mut u8 {
+        match s.buf {
+            Buf::Scratch => self.scratch.as_mut_ptr().wrapping_add(s.off),
+            // A plan never writes the input; were it to, the output is the safer victim.
+            Buf::Input | Buf::Output => self.output.wrapping_add(s.off),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Reaching the store, and being it where nobody else is.
+
+use super::id::Ticket;
+use crate::auth::KeyId;
+use crate::error::{Code, Error, Result};
+use crate::store::{self, client::Client, server::Server};
+use crate::sync::{Arc, Mutex, OnceLock, RwLock};
+use crate::sys::socket;
+use crate::types::Secret;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Stores that this process hosts; they live as long as it does.
+static SERVERS: Mutex<Vec<Server>> = Mutex::new(Vec::new());
+/// Connections in use, by address and key.
+static CLIENTS: OnceLock<Mutex<HashMap<(String, KeyId), Arc<Client>>>> = OnceLock::new();
+
+fn clients() -> &'static Mutex<HashMap<(String, KeyId), Arc<Client>>> {
+    CLIENTS.get_or_init(Mutex::default)
+}
+
+/// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when
+/// nobody listens there and the address is its own; otherwise it waits until somebody does.
+pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<Arc<Client>> {
+    let (name, port) = store::parse_address(address)?;
+    let key = KeyId::of(secret);
+    let known = (address.to_string(), key);
+    if let Some(c) = clients().lock().get(&known).cloned()
+        && c.is_alive()
+    {
+        return Ok(c);
+    }
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let addresses = socket::resolve(&name, port, deadline)?;
+        let mut last = Error::timeout(format!("store: '{address}' has no address"));
+        for a in &addresses {
+            match Client::connect(*a, key, secret, deadline) {
+                Ok(c) => {
+                    let c = Arc::new(c);
+                    clients().lock().insert(known, c.clone());
+                    return Ok(c);
+                }
+                Err(e) if matches!(e.code, Code::Unauthorized | Code::Timeout) => return Err(e),
+                Err(e) => last = e,
+            }
+        }
+        if host && start(&addresses, key, secret)? {
+            continue;
+        }
+        let now = Instant::now();
+        if now + pause >= deadline {
+            return Err(Error::timeout(format!("store: nobody answers at '{address}': {last}")));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Becomes the store at the first of these addresses that is ours and free.
+fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> {
+    for a in addresses {
+        let listener = match socket::listen_tcp(*a, 512) {
+            Ok(l) => l,
+            // Not an address of this machine, or somebody was faster.
+            Err(e) => {
+                tracing::debug!("not hosting the store at {a}: {e}");
+                continue;
+            }
+        };
+        let secret = secret.clone();
+        let keys = Arc::new(move |id: KeyId| (id == key).then(|| secret.clone()));
+        let server = Server::start(listener, keys)?;
+        tracing::info!("hosting the store at {a}");
+        SERVERS.lock().push(server);
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// A connection to the store of a unique id.
+pub fn reach_id(ticket: &Ticket, deadline: Instant) -> Result<Arc<Client>> {
+    let known = (format!("tcp://{}", ticket.store), ticket.key);
+    if let Some(c) = clients().lock().get(&known).cloned()
+        && c.is_alive()
+    {
+        return Ok(c);
+    }
+    let c = Arc::new(Client::connect(ticket.store, ticket.key, &ticket.secret, deadline)?);
+    clients().lock().insert(known, c.clone());
+    Ok(c)
+}
+
+/// The store for this process's unique ids, with the secrets of all of them.
+struct IdStore {
+    address: SocketAddr,
+    secrets: Arc<RwLock<HashMap<KeyId, Secret>>>,
+}
+
+/// A new unique id; the first one starts this process's store on `ip`.
+pub fn new_id(ip: IpAddr) -> Result<Ticket> {
+    static STORE: Mutex<Option<IdStore>> = Mutex::new(None);
+    let mut store = STORE.lock();
+    let here = match &mut *store {
+        Some(s) => s,
+        none => {
+            let listener = socket::listen_tcp(SocketAddr::new(ip, 0), 512)
+                .map_err(|e| Error::system("listening for members of a unique id", &e))?;
+            let address = listener.local_addr().map_err(|e| Error::system("getsockname", &e))?;
+            let secrets: Arc<RwLock<HashMap<KeyId, Secret>>> = Arc::default();
+            let known = secrets.clone();
+            let server = Server::start(listener, Arc::new(move |id: KeyId| known.read().get(&id).cloned()))?;
+            SERVERS.lock().push(server);
+            none.insert(IdStore { address, secrets })
+        }
+    };
+    let ticket = Ticket::fresh(here.address)?;
+    here.secrets.write().insert(ticket.key, ticket.secret.clone());
+    Ok(ticket)
+}

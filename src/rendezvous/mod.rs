@@ -1,0 +1,236 @@
+//! Finding each other: from a name, or from a unique id, to the list of members and how to reach them.
+//!
+//! Everything about one joining lies under `w/<name>/` in the store:
+//!
+//! | key | written by | holds |
+//! |---|---|---|
+//! | `lead` | rank 0, if absent | a fresh world id and the size |
+//! | `<id>/m/<rank>` | each rank, if absent | how to reach it |
+//! | `<id>/done` | rank 0, when all are there | all of that, in rank order |
+//!
+//! The fresh id keeps joinings apart that use one name, one after the other or after a crash. All keys are under
+//! leases, so that a process that dies while it joins leaves nothing behind, and are gone when everybody has joined. Members agree because they all take the list from `done`.
+
+pub mod hosting;
+pub mod id;
+
+use crate::auth;
+use crate::error::{Code, Error, Extent, Result};
+use crate::store::{LeaseId, Snapshot, Store};
+use crate::types::{Address, HostId, ProcessId, WorldId};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Who belongs to a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The world.
+    pub world: WorldId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// How to reach each rank.
+    pub members: Vec<Address>,
+}
+
+/// Time without a sign of life after which a joining process is forgotten.
+const LEASE: Duration = Duration::from_secs(3);
+
+fn encode(a: &Address) -> Vec<u8> {
+    let mut b = Vec::with_capacity(64);
+    b.extend(a.process.0);
+    b.extend(a.host.0);
+    let ip = match a.tcp.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    b.extend(ip.octets());
+    b.extend(a.tcp.port().to_le_bytes());
+    b
+}
+
+/// Bytes of an encoded address.
+const CARD: usize = 50;
+
+fn decode(raw: &[u8]) -> Option<Address> {
+    let (process, rest) = raw.split_first_chunk::<16>()?;
+    let (host, rest) = rest.split_first_chunk::<16>()?;
+    let (ip, rest) = rest.split_first_chunk::<16>()?;
+    let port = u16::from_le_bytes(rest.try_into().ok()?);
+    let ip = IpAddr::from(*ip).to_canonical();
+    Some(Address { process: ProcessId(*process), host: HostId(*host), tcp: SocketAddr::new(ip, port) })
+}
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What `lead` holds.
+fn encode_lead(world: &WorldId, nranks: u32) -> Vec<u8> {
+    let mut b = world.0.to_vec();
+    b.extend(nranks.to_le_bytes());
+    b
+}
+
+fn decode_lead(raw: &[u8]) -> Option<(WorldId, u32)> {
+    let (id, rest) = raw.split_first_chunk::<16>()?;
+    Some((WorldId(*id), u32::from_le_bytes(rest.try_into().ok()?)))
+}
+
+fn nonsense(key: &str) -> Error {
+    Error::new(Code::System, Extent::Operation, format!("the store holds nonsense under '{key}'"))
+}
+
+/// One attempt to join.
+pub struct Joining<'a> {
+    store: &'a dyn Store,
+    name: &'a str,
+    nranks: u32,
+    rank: u32,
+    me: &'a Address,
+    /// Called with the world's id before anybody else can know that this rank is a member.
+    admit: &'a dyn Fn(&WorldId),
+    deadline: Instant,
+    lease: LeaseId,
+}
+
+impl<'a> Joining<'a> {
+    /// Prepares to join the world `name` as `rank` of `nranks`.
+    pub fn new(
+        store: &'a dyn Store,
+        name: &'a str,
+        nranks: u32,
+        rank: u32,
+        me: &'a Address,
+        admit: &'a dyn Fn(&WorldId),
+        deadline: Instant,
+    ) -> Result<Joining<'a>> {
+        let lease = store.lease(LEASE, deadline)?;
+        Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease })
+    }
+
+    fn prefix(&self) -> String {
+        format!("w/{}/", self.name)
+    }
+
+    fn lead_key(&self) -> String {
+        format!("w/{}/lead", self.name)
+    }
+
+    /// Waits for the others. `me.process` may occur several times: ranks can be threads.
+    pub fn run(&self) -> Result<Membership> {
+        let mut seen = self.store.list(self.prefix().as_bytes(), self.deadline)?;
+        loop {
+            if let Some(m) = self.look(&seen)? {
+                return Ok(m);
+            }
+            let next = self.store.watch(self.prefix().as_bytes(), seen.revision, self.deadline);
+            seen = next.map_err(|e| if e.code == Code::Timeout { self.late(&seen) } else { e })?;
+        }
+    }
+
+    /// Once everybody has joined, or when giving up: what this rank has written disappears.
+    pub fn finish(&self) {
+        // The lease ends by itself soon, should the store not be reachable now.
+        let _ = self.store.revoke(self.lease, Instant::now() + Duration::from_secs(1));
+    }
+
+    fn find<'s>(seen: &'s Snapshot, key: &str) -> Option<&'s [u8]> {
+        seen.entries.iter().find(|e| e.key == key.as_bytes()).map(|e| &*e.value)
+    }
+
+    fn card_key(&self, world: &WorldId, rank: u32) -> String {
+        format!("w/{}/{}/m/{rank}", self.name, hex(&world.0))
+    }
+
+    /// Does what the state of the store asks for; answers the membership when it is complete.
+    fn look(&self, seen: &Snapshot) -> Result<Option<Membership>> {
+        let Some(lead) = Self::find(seen, &self.lead_key()) else {
+            if self.rank == 0 {
+                let mut id = [0; 16];
+                auth::fill_random(&mut id)?;
+                let lead = encode_lead(&WorldId(id), self.nranks);
+                let key = self.lead_key();
+                self.store.compare_and_set(key.as_bytes(), None, Some(&lead), Some(self.lease), self.deadline)?;
+            }
+            return Ok(None);
+        };
+        let (world, nranks) = decode_lead(lead).ok_or_else(|| nonsense(&self.lead_key()))?;
+        if nranks != self.nranks {
+            return Err(Error::argument(format!(
+                "nranks: world '{}' is being joined with {nranks} ranks, this rank ({}) said {}",
+                self.name, self.rank, self.nranks
+            )));
+        }
+        let mine = encode(self.me);
+        let key = self.card_key(&world, self.rank);
+        match Self::find(seen, &key) {
+            None => {
+                (self.admit)(&world);
+                self.store.compare_and_set(key.as_bytes(), None, Some(&mine), Some(self.lease), self.deadline)?;
+                return Ok(None);
+            }
+            // Somebody else's, or an earlier joining that has not been tidied up yet: it will go, or we be late.
+            Some(theirs) if theirs != mine => return Ok(None),
+            Some(_) => {}
+        }
+        let done = format!("w/{}/{}/done", self.name, hex(&world.0));
+        if let Some(raw) = Self::find(seen, &done) {
+            let members: Option<Vec<Address>> = raw.chunks(CARD).map(decode).collect();
+            let members = members.filter(|m| m.len() == self.nranks as usize).ok_or_else(|| nonsense(&done))?;
+            return Ok(Some(Membership { world, epoch: 1, members }));
+        }
+        if self.rank == 0 {
+            let cards: Option<Vec<&[u8]>> =
+                (0..self.nranks).map(|r| Self::find(seen, &self.card_key(&world, r))).collect();
+            if let Some(cards) = cards {
+                let all = cards.concat();
+                self.store.compare_and_set(
+                    done.as_bytes(),
+                    None,
+                    Some(&all),
+                    Some(self.lease),
+                    self.deadline,
+                )?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why nothing came of it.
+    fn late(&self, seen: &Snapshot) -> Error {
+        let name = self.name;
+        let Some((world, _)) = Self::find(seen, &self.lead_key()).and_then(decode_lead) else {
+            return Error::timeout(format!("joining world '{name}': rank 0 did not come in time"));
+        };
+        if let Some(theirs) = Self::find(seen, &self.card_key(&world, self.rank))
+            && theirs != encode(self.me)
+        {
+            return Error::usage(format!(
+                "rank: rank {} of world '{name}' is taken by another process",
+                self.rank
+            ));
+        }
+        let missing: Vec<u32> =
+            (0..self.nranks).filter(|r| Self::find(seen, &self.card_key(&world, *r)).is_none()).collect();
+        Error::timeout(format!("joining world '{name}': ranks {missing:?} did not come in time"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_survive_the_store() {
+        for tcp in ["127.0.0.1:80", "[2001:db8::1]:65535"] {
+            let a = Address { process: ProcessId([1; 16]), host: HostId([2; 16]), tcp: tcp.parse().unwrap() };
+            let raw = encode(&a);
+            assert_eq!(raw.len(), CARD);
+            assert_eq!(decode(&raw), Some(a));
+            assert_eq!(decode(&raw[1..]), None);
+        }
+        let w = WorldId([9; 16]);
+        assert_eq!(decode_lead(&encode_lead(&w, 7)), Some((w, 7)));
+        assert_eq!(decode_lead(b"x"), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! The control link to one peer process, shared by all worlds that have members in both.
+
+use super::message::Message;
+use crate::fault::liveness::Liveness;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sys::fdpass;
+use crate::sys::robust::Watch;
+use crate::types::{HostId, ProcessId};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+/// Bytes that may wait for a peer that does not read. More means it hangs; the heartbeat will say so.
+const MAX_BACKLOG: usize = 1 << 20;
+
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+/// See the module's documentation.
+pub struct Link {
+    /// The process at the other end.
+    pub peer: ProcessId,
+    /// Its machine.
+    pub host: HostId,
+    /// Name in the watchdog's epoll set.
+    pub token: u64,
+    socket: OwnedFd,
+    out: Mutex<(VecDeque<Outgoing>, usize)>,
+    input: Mutex<(Vec<u8>, VecDeque<OwnedFd>)>,
+    /// Signs of life.
+    pub liveness: Mutex<Liveness>,
+    /// How to see the peer's death at once, if it is on this machine.
+    pub watch: OnceLock<Arc<Watch>>,
+    /// The peer's doorbell, if it is on this machine.
+    pub doorbell: OnceLock<Arc<OwnedFd>>,
+    /// The robust word of this process that the peer watches.
+    pub slot: Option<u32>,
+    /// Still open.
+    pub open: AtomicBool,
+}
+
+/// What came in.
+pub struct Received {
+    /// Messages with their descriptors.
+    pub messages: Vec<(Message, Vec<OwnedFd>)>,
+    /// Why the link is over, if it is.
+    pub end: Option<String>,
+}
+
+impl Link {
+    /// A link over a connected, authenticated socket.
+    pub fn new(peer: ProcessId, host: HostId, socket: OwnedFd, token: u64, slot: Option<u32>) -> Link {
+        Link {
+            peer,
+            host,
+            token,
+            socket,
+            out: Mutex::new((VecDeque::new(), 0)),
+            input: Mutex::new((Vec::new(), VecDeque::new())),
+            liveness: Mutex::new(Liveness::new(Instant::now())),
+            watch: OnceLock::new(),
+            doorbell: OnceLock::new(),
+            slot,
+            open: AtomicBool::new(true),
+        }
+    }
+
+    /// The socket.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends a message, or queues it; answers whether something is left to send when the socket has room.
+    pub fn send(&self, message: &Message, fds: Vec<OwnedFd>) -> bool {
+        if !self.open.load(Ordering::Relaxed) {
+            return false;
+        }
+        let bytes = message.encode();
+        let mut out = self.out.lock();
+        if out.1 + bytes.len() > MAX_BACKLOG {
+            tracing::debug!("control link to {:?}: too much unread, dropping {message:?}", self.peer);
+            return true;
+        }
+        out.1 += bytes.len();
+        out.0.push_back(Outgoing { bytes, sent: 0, fds });
+        Link::push(&self.socket, &mut out)
+    }
+
+    /// Sends what is queued; answers whether something is left.
+    pub fn flush(&self) -> bool {
+        Link::push(&self.socket, &mut self.out.lock())
+    }
+
+    fn push(socket: &OwnedFd, out: &mut (VecDeque<Outgoing>, usize)) -> bool {
+        while let Some(first) = out.0.front_mut() {
+            let rest = first.bytes.get(first.sent..).unwrap_or_default();
+            let fds: Vec<_> = first.fds.iter().map(|f| f.as_fd()).collect();
+            match fdpass::send(socket.as_fd(), rest, &fds) {
+                Ok(n) => {
+                    first.sent += n;
+                    first.fds.clear();
+                    out.1 = out.1.saturating_sub(n);
+                    if first.sent == first.bytes.len() {
+                        out.0.pop_front();
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                // The reading side finds out why.
+                Err(_) => {
+                    out.0.clear();
+                    out.1 = 0;
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// Reads what is there. Only the watchdog's thread calls this.
+    pub fn receive(&self) -> Received {
+        let mut received = Received { messages: Vec::new(), end: None };
+        let mut input = self.input.lock();
+        let (bytes, fds) = &mut *input;
+        let mut chunk = [0; 4096];
+        let mut new_fds = Vec::new();
+        // Bounded, so that one chatty peer cannot keep the watchdog from its work.
+        for _ in 0..16 {
+            match fdpass::recv(self.socket.as_fd(), &mut chunk, &mut new_fds) {
+                Ok(0) => {
+                    received.end = Some("its control connection closed".into());
+                    break;
+                }
+                Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => {
+                    received.end = Some(format!("its control connection failed: {e}"));
+                    break;
+                }
+            }
+        }
+        fds.extend(new_fds);
+        let mut used = 0;
+        loop {
+            match Message::decode(bytes.get(used..).unwrap_or_default()) {
+                Ok(Some((message, n))) => {
+                    used += n;
+                    let mine = fds.drain(..message.fds().min(fds.len())).collect();
+                    received.messages.push((message, mine));
+                }
+                Ok(None) => break,
+                Err(why) => {
+                    received.end = Some(format!("it sent a malformed control message: {why}"));
+                    break;
+                }
+            }
+        }
+        bytes.drain(..used);
+        received
+    }
+}

@@ -1,0 +1,574 @@
+//! The background of a process: control links, liveness, listeners.
+//!
+//! | thread | does |
+//! |---|---|
+//! | mw-watchdog | control links, heartbeats, deadlines of silence |
+//! | mw-sentinel | sleeps on the robust words of the peers on this machine; its own end marks this process's words |
+//! | mw-accept | strangers at the door: handshakes of inbound connections |
+//!
+//! None of them runs user code or moves payload. They exist once per process, from the first world on, and end with
+//! it. What they find out they pass to the [`Member`]s, which decide in `fault` what follows.
+
+pub mod acceptor;
+pub mod link;
+pub mod message;
+mod sentinel;
+mod service;
+
+use crate::auth::{self, KeyId, Purpose};
+use crate::config::Facilities;
+use crate::error::{Error, Result};
+use crate::fault::health::News;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use crate::sys::poll::{Epoll, EventFd, Interest};
+use crate::sys::robust::Liveness;
+use crate::sys::{interfaces, process, sleeper, socket};
+use crate::types::{Address, HostId, ProcessId, Secret, WorldId};
+use link::Link;
+use message::Message;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A world as the watchdog sees it.
+pub trait Member: Send + Sync {
+    /// The world and its epoch.
+    fn world(&self) -> (WorldId, u64);
+    /// Rank of this member.
+    fn rank(&self) -> u32;
+    /// Silence that this world tolerates.
+    fn heartbeat_timeout(&self) -> Duration;
+    /// How often this world wants a sign of life.
+    fn heartbeat_interval(&self) -> Duration;
+    /// Whether a process has members in this world.
+    fn includes(&self, process: &ProcessId) -> bool;
+    /// A process is gone. With `tell`, the other members may not know yet.
+    fn process_failed(&self, process: &ProcessId, reason: &str, tell: bool);
+    /// A member of process `from` tells something.
+    fn hear(&self, from: &ProcessId, news: &News);
+    /// Time passes.
+    fn tick(&self, now: Instant);
+}
+
+/// Which data connection: world, epoch, dialling rank, accepting rank.
+pub type DataKey = (WorldId, u64, u32, u32);
+
+/// The abstract Unix address of a process.
+fn unix_name(process: &ProcessId) -> Vec<u8> {
+    let mut name = b"multiworld-".to_vec();
+    for b in process.0 {
+        name.extend(format!("{b:02x}").bytes());
+    }
+    name
+}
+
+#[derive(Default)]
+struct Links {
+    by_process: HashMap<ProcessId, Arc<Link>>,
+    by_token: HashMap<u64, Arc<Link>>,
+    dialling: HashSet<ProcessId>,
+}
+
+/// News that came before the world they are about was known here.
+struct Early {
+    at: Instant,
+    from: ProcessId,
+    world: (WorldId, u64),
+    news: News,
+}
+
+const MAX_EARLY: usize = 256;
+const EARLY_FOR: Duration = Duration::from_secs(10);
+
+/// See the module's documentation.
+pub struct Watchdog {
+    address: Address,
+    facilities: Facilities,
+    liveness: Liveness,
+    epoll: Epoll,
+    wake: EventFd,
+    /// Changed to make the sentinel look at its list again.
+    kick: AtomicU32,
+    links: Mutex<Links>,
+    links_changed: Condvar,
+    next_token: AtomicU64,
+    members: RwLock<Vec<Arc<dyn Member>>>,
+    keys: RwLock<HashMap<KeyId, Secret>>,
+    inbox: Mutex<HashMap<DataKey, TcpStream>>,
+    inbox_changed: Condvar,
+    segments: Mutex<HashMap<(WorldId, u64), OwnedFd>>,
+    segments_changed: Condvar,
+    early: Mutex<VecDeque<Early>>,
+    /// Something is waiting for verdicts: tick the members.
+    pub suspicions: AtomicBool,
+}
+
+impl Watchdog {
+    /// This process's watchdog; started by the first call, listening as `ifname` says.
+    pub fn get(ifname: Option<&str>) -> Result<&'static Arc<Watchdog>> {
+        static ONE: OnceLock<Arc<Watchdog>> = OnceLock::new();
+        static STARTING: Mutex<()> = Mutex::new(());
+        if process::is_forked() {
+            return Err(forked());
+        }
+        if let Some(w) = ONE.get() {
+            return Ok(w);
+        }
+        let _one_at_a_time = STARTING.lock();
+        if let Some(w) = ONE.get() {
+            return Ok(w);
+        }
+        let w = Watchdog::start(ifname)?;
+        Ok(ONE.get_or_init(|| w))
+    }
+
+    fn start(ifname: Option<&str>) -> Result<Arc<Watchdog>> {
+        let facilities = Facilities::get();
+        let system = |what: &'static str| move |e: std::io::Error| Error::system(what, &e);
+        let mut id = [0; 16];
+        auth::fill_random(&mut id)?;
+        let mut host = [0; 16];
+        host.copy_from_slice(&auth::derive(&Secret(Vec::new()), "host", &process::host_identity()).0[..16]);
+        let ip = interfaces::choose(ifname)?;
+        let tcp = socket::listen_tcp(SocketAddr::new(ip, 0), 512).map_err(system("listening"))?;
+        let address = Address {
+            process: ProcessId(id),
+            host: HostId(host),
+            tcp: tcp.local_addr().map_err(system("getsockname"))?,
+        };
+        let unix = socket::listen_abstract(&unix_name(&address.process)).map_err(system("listening on a Unix socket"))?;
+        socket::set_backlog(&unix, 512).map_err(system("listening on a Unix socket"))?;
+        process::watch_forks();
+        sleeper::doorbell()?;
+        let epoll = Epoll::new().map_err(system("epoll_create1"))?;
+        let wake = EventFd::new().map_err(system("eventfd"))?;
+        epoll.add(&wake, 0, Interest::READ).map_err(system("epoll_ctl"))?;
+        let (give, take) = crossbeam::channel::bounded(1);
+        let (hand, handed) = crossbeam::channel::bounded::<Arc<Watchdog>>(1);
+        spawn("mw-sentinel", move || {
+            let liveness = Liveness::adopt_thread(facilities.memfd, facilities.robust).or_else(|e| {
+                tracing::warn!("{e}; deaths on this machine are noticed by sockets only");
+                Liveness::adopt_thread(facilities.memfd, false)
+            });
+            if give.send(liveness).is_ok()
+                && let Ok(w) = handed.recv()
+            {
+                sentinel::run(&w);
+            }
+        })?;
+        let gone = |_| Error::internal("the sentinel thread did not start");
+        let liveness = take.recv().map_err(gone)??;
+        let w = Arc::new(Watchdog {
+            address,
+            facilities,
+            liveness,
+            epoll,
+            wake,
+            kick: AtomicU32::new(0),
+            links: Mutex::default(),
+            links_changed: Condvar::new(),
+            next_token: AtomicU64::new(1),
+            members: RwLock::default(),
+            keys: RwLock::default(),
+            inbox: Mutex::default(),
+            inbox_changed: Condvar::new(),
+            segments: Mutex::default(),
+            segments_changed: Condvar::new(),
+            early: Mutex::default(),
+            suspicions: AtomicBool::new(false),
+        });
+        hand.send(w.clone()).map_err(|_| Error::internal("the sentinel thread has ended"))?;
+        let x = w.clone();
+        spawn("mw-watchdog", move || service::run(&x))?;
+        let x = w.clone();
+        spawn("mw-accept", move || acceptor::run(&x, &tcp, &unix))?;
+        Ok(w)
+    }
+
+    /// Where this process can be reached.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What may be used.
+    pub fn facilities(&self) -> Facilities {
+        self.facilities
+    }
+
+    /// Lets connections in that know `secret`; `world` is its name at the door.
+    pub fn admit(&self, world: WorldId, secret: Secret) {
+        self.keys.write().insert(KeyId(world.0), secret);
+    }
+
+    /// No longer lets them in.
+    pub fn dismiss(&self, world: WorldId) {
+        if !self.members.read().iter().any(|m| m.world().0 == world) {
+            self.keys.write().remove(&KeyId(world.0));
+            self.inbox.lock().retain(|k, _| k.0 != world);
+            self.segments.lock().retain(|k, _| k.0 != world);
+        }
+    }
+
+    /// Begins to watch the peers of a member. What was heard about its world before is told to it now.
+    pub fn register(&self, member: Arc<dyn Member>) {
+        self.members.write().push(member.clone());
+        let mut mine = Vec::new();
+        self.early.lock().retain(|e| {
+            let hit = e.world == member.world();
+            if hit {
+                mine.push((e.from, e.news.clone()));
+            }
+            !hit
+        });
+        for (from, news) in mine {
+            member.hear(&from, &news);
+        }
+        self.nudge();
+    }
+
+    /// Forgets a member.
+    pub fn unregister(&self, world: (WorldId, u64), rank: u32) {
+        self.members.write().retain(|m| m.world() != world || m.rank() != rank);
+        self.dismiss(world.0);
+    }
+
+    /// Makes the watchdog's thread look at everything again.
+    pub fn nudge(&self) {
+        if let Err(e) = self.wake.signal() {
+            tracing::warn!("waking the watchdog: {e}");
+        }
+    }
+
+    /// A member waits for a verdict that time will bring.
+    pub fn suspect(&self) {
+        self.suspicions.store(true, Ordering::Release);
+        self.nudge();
+    }
+
+    fn has_members_in(&self, process: &ProcessId) -> Vec<Arc<dyn Member>> {
+        self.members.read().iter().filter(|m| m.includes(process)).cloned().collect()
+    }
+
+    /// Tells a process something about a world; a process without a link will find out by itself.
+    pub fn tell(&self, process: &ProcessId, world: (WorldId, u64), news: &News) {
+        let link = self.links.lock().by_process.get(process).cloned();
+        if let Some(link) = link {
+            let message = Message::News { world: world.0, epoch: world.1, news: news.clone() };
+            self.send(&link, &message, Vec::new());
+        }
+    }
+
+    /// Delivers news to the members of a world in this process, apart from `except`.
+    pub fn tell_local(&self, world: (WorldId, u64), except: u32, news: &News) {
+        let local: Vec<_> = {
+            let members = self.members.read();
+            members.iter().filter(|m| m.world() == world && m.rank() != except).cloned().collect()
+        };
+        for m in local {
+            m.hear(&self.address.process, news);
+        }
+    }
+
+    fn send(&self, link: &Link, message: &Message, fds: Vec<OwnedFd>) {
+        if link.send(message, fds) {
+            let both = Interest::READ | Interest::WRITE;
+            if let Err(e) = self.epoll.modify(&link.fd(), link.token, both) {
+                tracing::debug!("epoll_ctl: {e}");
+            }
+        }
+    }
+
+    /// Gives a world's shared memory to the members in a process on this machine.
+    pub fn share_segment(&self, process: &ProcessId, world: (WorldId, u64), fd: OwnedFd) -> Result<()> {
+        if *process == self.address.process {
+            self.segments.lock().insert(world, fd);
+            self.segments_changed.notify_all();
+            return Ok(());
+        }
+        let link = self.links.lock().by_process.get(process).cloned();
+        let link = link.ok_or_else(|| Error::internal("no link to a process on this machine"))?;
+        self.send(&link, &Message::Segment { world: world.0, epoch: world.1 }, vec![fd]);
+        Ok(())
+    }
+
+    /// Waits for a world's shared memory; `give_up` ends the wait early.
+    pub fn await_segment(
+        &self,
+        world: (WorldId, u64),
+        deadline: Instant,
+        give_up: &dyn Fn() -> Result<()>,
+    ) -> Result<OwnedFd> {
+        let mut segments = self.segments.lock();
+        loop {
+            if let Some(fd) = segments.get(&world) {
+                return fd.try_clone().map_err(|e| Error::system("duplicating a descriptor", &e));
+            }
+            give_up()?;
+            pause(&self.segments_changed, &mut segments, deadline, "shared memory from another member")?;
+        }
+    }
+
+    /// Waits for a data connection that another member dials.
+    pub fn await_data(
+        &self,
+        key: DataKey,
+        deadline: Instant,
+        give_up: &dyn Fn() -> Result<()>,
+    ) -> Result<TcpStream> {
+        let mut inbox = self.inbox.lock();
+        loop {
+            if let Some(s) = inbox.remove(&key) {
+                return Ok(s);
+            }
+            give_up()?;
+            pause(&self.inbox_changed, &mut inbox, deadline, "a connection from another member")?;
+        }
+    }
+
+    /// Dials another member's process for a data connection.
+    pub fn dial_data(&self, to: SocketAddr, key: DataKey, secret: &Secret, deadline: Instant) -> Result<TcpStream> {
+        let mut stream = socket::connect_tcp(to, deadline)?;
+        let mut claim = key.0.0.to_vec();
+        claim.extend(key.1.to_le_bytes());
+        claim.extend(key.2.to_le_bytes());
+        claim.extend(key.3.to_le_bytes());
+        auth::dial(&mut stream, KeyId(key.0.0), secret, Purpose::Data, &claim, deadline)?;
+        Ok(stream)
+    }
+
+    /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
+    /// process with the smaller identity dials; the other one waits.
+    pub fn ensure_link(
+        &self,
+        to: &Address,
+        world: WorldId,
+        secret: &Secret,
+        deadline: Instant,
+        give_up: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<Arc<OwnedFd>>> {
+        let same_host = to.host == self.address.host;
+        let mut links = self.links.lock();
+        loop {
+            if let Some(link) = links.by_process.get(&to.process) {
+                if !same_host {
+                    return Ok(None);
+                }
+                if let Some(bell) = link.doorbell.get() {
+                    return Ok(Some(bell.clone()));
+                }
+            } else if self.address.process < to.process && links.dialling.insert(to.process) {
+                drop(links);
+                let dialled = self.dial_link(to, same_host, world, secret, deadline);
+                links = self.links.lock();
+                links.dialling.remove(&to.process);
+                self.links_changed.notify_all();
+                dialled?;
+                continue;
+            }
+            give_up()?;
+            pause(&self.links_changed, &mut links, deadline, "a control link to another member's process")?;
+        }
+    }
+
+    fn dial_link(
+        &self,
+        to: &Address,
+        same_host: bool,
+        world: WorldId,
+        secret: &Secret,
+        deadline: Instant,
+    ) -> Result<()> {
+        let mut claim = self.address.process.0.to_vec();
+        claim.extend(self.address.host.0);
+        claim.extend(to.process.0);
+        let key = KeyId(world.0);
+        let socket: OwnedFd = if same_host {
+            let mut s = socket::connect_abstract(&unix_name(&to.process), deadline)?;
+            auth::dial(&mut s, key, secret, Purpose::Control, &claim, deadline)?;
+            s.into()
+        } else {
+            let mut s = socket::connect_tcp(to.tcp, deadline)?;
+            auth::dial(&mut s, key, secret, Purpose::Control, &claim, deadline)?;
+            s.into()
+        };
+        self.adopt_link(to.process, to.host, socket)
+    }
+
+    /// Takes an authenticated control connection into service.
+    fn adopt_link(&self, peer: ProcessId, host: HostId, socket: OwnedFd) -> Result<()> {
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let same_host = host == self.address.host;
+        let slot = if same_host { self.liveness.take_slot() } else { None };
+        service::set_nonblocking(&socket)?;
+        let link = Arc::new(Link::new(peer, host, socket, token, slot));
+        if same_host {
+            let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+                fd.try_clone_to_owned().map_err(|e| Error::system("duplicating a descriptor", &e))
+            };
+            let fds = vec![copy(self.liveness.fd())?, copy(sleeper::doorbell()?.as_fd())?];
+            link.send(&Message::Alive { slot }, fds);
+        }
+        {
+            let mut links = self.links.lock();
+            if let Some(old) = links.by_process.insert(peer, link.clone()) {
+                // Only possible when the peer dialled twice; the newer one is the one it uses.
+                links.by_token.remove(&old.token);
+            }
+            links.by_token.insert(token, link.clone());
+        }
+        self.epoll
+            .add(&link.fd(), token, Interest::READ)
+            .map_err(|e| Error::system("epoll_ctl of a control link", &e))?;
+        self.links_changed.notify_all();
+        self.nudge();
+        Ok(())
+    }
+
+    /// A process is gone: its links go, and every world it was in hears it.
+    fn process_died(&self, process: &ProcessId, reason: &str, tell: bool) {
+        let link = {
+            let mut links = self.links.lock();
+            let link = links.by_process.remove(process);
+            if let Some(l) = &link {
+                links.by_token.remove(&l.token);
+            }
+            link
+        };
+        if let Some(link) = link {
+            link.open.store(false, Ordering::Relaxed);
+            if let Err(e) = self.epoll.delete(&link.fd()) {
+                tracing::debug!("epoll_ctl: {e}");
+            }
+            if let Some(slot) = link.slot {
+                self.liveness.release_slot(slot);
+            }
+            if link.host == self.address.host {
+                self.pass_on(process);
+            }
+        }
+        for m in self.has_members_in(process) {
+            m.process_failed(process, reason, tell);
+        }
+        self.links_changed.notify_all();
+        self.segments_changed.notify_all();
+        self.inbox_changed.notify_all();
+        self.kick_sentinel();
+    }
+
+    /// Other machines learn of a death here later than we do: their connections close when the dead process's memory
+    /// has been freed.
+    fn pass_on(&self, process: &ProcessId) {
+        let far: Vec<_> = {
+            let links = self.links.lock();
+            links.by_process.values().filter(|l| l.host != self.address.host).cloned().collect()
+        };
+        for link in far {
+            self.send(&link, &Message::ProcessDied { process: *process }, Vec::new());
+        }
+    }
+
+    fn kick_sentinel(&self) {
+        self.kick.fetch_add(1, Ordering::Release);
+        crate::sys::futex::wake_all(&self.kick);
+    }
+
+    fn receive(&self, link: &Arc<Link>) {
+        let received = link.receive();
+        let now = Instant::now();
+        if !received.messages.is_empty() {
+            link.liveness.lock().heard(now);
+        }
+        for (message, fds) in received.messages {
+            self.handle(link, message, fds, now);
+        }
+        if let Some(why) = received.end {
+            self.process_died(&link.peer, &why, false);
+        }
+    }
+
+    fn handle(&self, link: &Arc<Link>, message: Message, fds: Vec<OwnedFd>, now: Instant) {
+        let mut fds = fds.into_iter();
+        match message {
+            Message::Heartbeat => {}
+            Message::Alive { slot } => {
+                let (Some(page), Some(bell)) = (fds.next(), fds.next()) else { return };
+                match crate::sys::robust::Watch::open(page, slot) {
+                    Ok(watch) => {
+                        // A second announcement changes nothing.
+                        let _ = link.watch.set(watch);
+                    }
+                    Err(e) => tracing::warn!("liveness of {:?}: {e}", link.peer),
+                }
+                let _ = link.doorbell.set(Arc::new(bell));
+                // The lock keeps a waiter from missing this between its look and its sleep.
+                drop(self.links.lock());
+                self.links_changed.notify_all();
+                self.kick_sentinel();
+            }
+            Message::Segment { world, epoch } => {
+                if let Some(fd) = fds.next()
+                    && self.keys.read().contains_key(&KeyId(world.0))
+                {
+                    self.segments.lock().insert((world, epoch), fd);
+                    self.segments_changed.notify_all();
+                }
+            }
+            Message::ProcessDied { process } => {
+                let said_by_neighbour =
+                    self.links.lock().by_process.get(&process).is_some_and(|l| l.host == link.host);
+                if said_by_neighbour && process != self.address.process {
+                    self.process_died(&process, "its process died, says its machine", false);
+                }
+            }
+            Message::News { world, epoch, news } => {
+                let world = (world, epoch);
+                let local: Vec<_> =
+                    self.members.read().iter().filter(|m| m.world() == world).cloned().collect();
+                if local.is_empty() {
+                    let mut early = self.early.lock();
+                    early.retain(|e| now.saturating_duration_since(e.at) < EARLY_FOR);
+                    if early.len() < MAX_EARLY {
+                        early.push_back(Early { at: now, from: link.peer, world, news });
+                    }
+                    return;
+                }
+                for m in local {
+                    m.hear(&link.peer, &news);
+                }
+            }
+        }
+    }
+}
+
+fn forked() -> Error {
+    Error::usage(
+        "this process is a fork of one that uses multiworld: threads and connections stayed with the parent; \
+         fork before the first world, or exec after fork",
+    )
+}
+
+/// One wait on a condition, in slices so that what nobody announces is noticed too.
+fn pause<T>(
+    changed: &Condvar,
+    guard: &mut crate::sync::MutexGuard<'_, T>,
+    deadline: Instant,
+    what: &str,
+) -> Result<()> {
+    let now = Instant::now();
+    if now >= deadline {
+        return Err(Error::timeout(format!("joining: no {what} in time")));
+    }
+    changed.wait_until(guard, deadline.min(now + Duration::from_millis(20)));
+    Ok(())
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(256 << 10)
+        .spawn(body)
+        .map(drop)
+        .map_err(|e| Error::system("starting a thread", &e))
+}

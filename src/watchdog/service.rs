@@ -1,0 +1,113 @@
+//! The watchdog's own thread: control links in and out, heartbeats, silence.
+
+use super::message::Message;
+use super::{Link, Watchdog};
+use crate::error::{Error, Result};
+use crate::fault::liveness::Lag;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::sys::poll::Interest;
+use crate::sys::process;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Tick without any world.
+const RELAXED: Duration = Duration::from_secs(1);
+/// Shortest tick.
+const SHORTEST: Duration = Duration::from_millis(2);
+
+pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<()> {
+    // Works on any socket: std only passes the request on.
+    let s = UnixStream::from(socket.try_clone().map_err(|e| Error::system("duplicating a socket", &e))?);
+    s.set_nonblocking(true).map_err(|e| Error::system("making a socket non-blocking", &e))
+}
+
+/// How often to beat and to look: as often as the most demanding world wants, and often enough that silence is
+/// noticed within a tenth of its limit.
+fn period(w: &Watchdog) -> Duration {
+    let members = w.members.read();
+    let wanted = members.iter().map(|m| m.heartbeat_interval().min(m.heartbeat_timeout() / 10)).min();
+    wanted.unwrap_or(RELAXED).max(SHORTEST)
+}
+
+pub(super) fn run(w: &Arc<Watchdog>) {
+    process::raise_thread_priority();
+    let mut events = Vec::new();
+    let mut next = Instant::now();
+    let mut lag = Lag::new(next);
+    loop {
+        let now = Instant::now();
+        let every = period(w);
+        if now >= next || next > now + every {
+            next = now + every;
+            let late = lag.run(now, next, every);
+            tick(w, now, late);
+        }
+        let left = next.saturating_duration_since(Instant::now());
+        if let Err(e) = w.epoll.wait(&mut events, 64, Some(left)) {
+            tracing::error!("epoll_wait: {e}");
+            std::thread::sleep(SHORTEST);
+            continue;
+        }
+        for e in &events {
+            if e.token == 0 {
+                if let Err(e) = w.wake.drain() {
+                    tracing::warn!("eventfd: {e}");
+                }
+                continue;
+            }
+            let link = w.links.lock().by_token.get(&e.token).cloned();
+            let Some(link) = link else { continue };
+            if e.writable() && !link.flush() {
+                if let Err(e) = w.epoll.modify(&link.fd(), link.token, Interest::READ) {
+                    tracing::debug!("epoll_ctl: {e}");
+                }
+            }
+            if e.readable() || e.hangup() {
+                w.receive(&link);
+            }
+        }
+    }
+}
+
+fn tick(w: &Watchdog, now: Instant, late: Duration) {
+    w.liveness.beat();
+    let links: Vec<Arc<Link>> = w.links.lock().by_process.values().cloned().collect();
+    for link in links {
+        if let Some(watch) = link.watch.get() {
+            if watch.is_dead() {
+                w.process_died(&link.peer, "its process died", false);
+                continue;
+            }
+            link.liveness.lock().beat(watch.heartbeat(), now);
+        } else {
+            w.send(&link, &Message::Heartbeat, Vec::new());
+        }
+        let silence = {
+            let mut l = link.liveness.lock();
+            l.excuse(late);
+            l.silence(now)
+        };
+        if silence >= SHORTEST {
+            accuse(w, &link, silence);
+        }
+    }
+    if w.suspicions.swap(false, Ordering::AcqRel) {
+        let members: Vec<_> = w.members.read().clone();
+        for m in members {
+            m.tick(now);
+        }
+    }
+}
+
+/// Worlds that do not tolerate this much silence lose the peer; others keep it.
+fn accuse(w: &Watchdog, link: &Link, silence: Duration) {
+    let strict: Vec<_> = {
+        let members = w.members.read();
+        members.iter().filter(|m| silence >= m.heartbeat_timeout() && m.includes(&link.peer)).cloned().collect()
+    };
+    for m in strict {
+        m.process_failed(&link.peer, &format!("no sign of life for {} ms", silence.as_millis()), true);
+    }
+}

@@ -1,0 +1,81 @@
+//! The thread that drives asynchronous operations nobody waits for. Started by the first of them.
+
+use super::{Request, World};
+use crate::progress::wait::{self, Driver};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sys::bell;
+use crate::sys::sleeper::{self, Interest};
+use std::time::Instant;
+
+struct Mailbox {
+    requests: Mutex<Vec<Arc<Request>>>,
+    /// Counts additions.
+    version: AtomicU64,
+    bell: AtomicU32,
+}
+
+static MAILBOX: OnceLock<Arc<Mailbox>> = OnceLock::new();
+
+impl Driver for Mailbox {
+    fn drive(&self) -> bool {
+        false
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn bell(&self) -> &AtomicU32 {
+        &self.bell
+    }
+
+    fn interests(&self, _out: &mut Vec<Interest>) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Drives a request until it is done.
+pub(super) fn drive(request: &Arc<Request>) {
+    let mailbox = MAILBOX.get_or_init(|| {
+        let m = Arc::new(Mailbox {
+            requests: Mutex::new(Vec::new()),
+            version: AtomicU64::new(0),
+            bell: AtomicU32::new(0),
+        });
+        let mine = m.clone();
+        let thread = std::thread::Builder::new().name("mw-progress".into()).spawn(move || run(&mine));
+        if let Err(e) = thread {
+            // Operations still progress whenever somebody tests or waits.
+            tracing::error!("starting the progress thread: {e}");
+        }
+        m
+    });
+    mailbox.requests.lock().push(request.clone());
+    // Release: pairs with the Acquire in `run`; the request is in the list.
+    mailbox.version.fetch_add(1, Ordering::Release);
+    bell::ring(&mailbox.bell, sleeper::doorbell_if_any());
+}
+
+fn run(mailbox: &Mailbox) {
+    loop {
+        let version = mailbox.version.load(Ordering::Acquire);
+        let requests = {
+            let mut list = mailbox.requests.lock();
+            list.retain(|r| !r.is_done());
+            list.clone()
+        };
+        let mut worlds: Vec<Arc<World>> = Vec::new();
+        for w in requests.iter().flat_map(|r| r.worlds()) {
+            if !worlds.iter().any(|x| Arc::ptr_eq(x, w)) {
+                worlds.push(w.clone());
+            }
+        }
+        let mut drivers: Vec<&dyn Driver> = vec![mailbox];
+        drivers.extend(worlds.iter().map(|w| &**w as &dyn Driver));
+        let changed = || {
+            mailbox.version.load(Ordering::Acquire) != version || requests.iter().any(|r| r.is_done())
+        };
+        wait::until(&drivers, &changed, None);
+    }
+}

@@ -1,0 +1,115 @@
+//! One call of an operation, and what is wrong with it.
+
+use super::World;
+use crate::collective::Shape;
+use crate::error::{Error, Result};
+use crate::progress::Operation;
+use crate::types::{DataType, Fingerprint, OpKind, Reduction};
+
+/// One call of an operation. Null pointers and enum ranges have been checked by whoever made it; ranks and sizes are
+/// checked by [`World::check`].
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Operation; for point-to-point, `send` tells the direction.
+    pub kind: OpKind,
+    /// Point-to-point only: true for Send.
+    pub send: bool,
+    /// Send buffer, or null where the operation has none on this rank.
+    pub sendbuf: *const u8,
+    /// Receive buffer, likewise.
+    pub recvbuf: *mut u8,
+    /// Elements, as in the C call.
+    pub count: usize,
+    /// Element type.
+    pub dtype: DataType,
+    /// Reduction, else `Builtin(Sum)`.
+    pub reduction: Reduction,
+    /// Peer of point-to-point, root of a rooted operation, else 0; as the caller gave it.
+    pub peer: i32,
+}
+
+// SAFETY: the pointers are the caller's buffers, valid from any thread until the operation is over.
+unsafe impl Send for Call {}
+// SAFETY: as above; the value itself is never written through a shared reference.
+unsafe impl Sync for Call {}
+
+impl World {
+    /// Checks ranks and sizes; `Error::argument` names the C argument. No effect.
+    pub fn check(&self, call: &Call) -> Result<()> {
+        let n = self.nranks();
+        let what = if call.kind == OpKind::PointToPoint { "peer" } else { "root" };
+        if (call.kind == OpKind::PointToPoint || call.kind.rooted())
+            && !u32::try_from(call.peer).is_ok_and(|p| p < n)
+        {
+            return Err(Error::argument(format!(
+                "{what}: {} is not a rank of world '{}' (0..{})",
+                call.peer,
+                self.name,
+                n - 1
+            )));
+        }
+        let ranks = match call.kind {
+            OpKind::AllGather | OpKind::ReduceScatter | OpKind::AllToAll | OpKind::Gather | OpKind::Scatter => n,
+            _ => 1,
+        };
+        let bytes = call.count.checked_mul(call.dtype.size()).and_then(|b| b.checked_mul(ranks as usize));
+        if bytes.is_none_or(|b| b > isize::MAX as usize) {
+            return Err(Error::argument(format!(
+                "count: {} x {} is more than an address space holds",
+                call.count,
+                call.dtype.name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The engine's form of a checked call.
+    pub(super) fn operation(&self, call: &Call) -> Operation {
+        let redop = match (call.kind.reduces(), call.reduction) {
+            (false, _) => Fingerprint::NO_REDOP,
+            (true, Reduction::Builtin(op)) => op as u8,
+            (true, Reduction::PreMulSum(_)) => Fingerprint::PREMULSUM,
+        };
+        let root = if call.kind.rooted() { call.peer } else { -1 };
+        let fp = Fingerprint {
+            kind: call.kind,
+            dtype: call.dtype as u8,
+            redop,
+            root,
+            seq: 0,
+            count: call.count as u64,
+        };
+        let bytes = call.count * call.dtype.size();
+        let peer = call.peer as u32;
+        match (call.kind, call.send) {
+            (OpKind::PointToPoint, true) => Operation::Send { ptr: call.sendbuf, len: bytes, peer, fp },
+            (OpKind::PointToPoint, false) => Operation::Recv { ptr: call.recvbuf, len: bytes, peer, fp },
+            _ => Operation::Collective {
+                shape: Shape {
+                    kind: call.kind,
+                    nranks: self.nranks(),
+                    rank: self.rank,
+                    root: if call.kind.rooted() { peer } else { 0 },
+                    count: call.count,
+                    dtype: call.dtype,
+                    reduction: call.reduction,
+                    in_place: self.in_place(call, bytes),
+                },
+                input: call.sendbuf,
+                output: call.recvbuf,
+                fp,
+            },
+        }
+    }
+
+    /// Whether input and output are the same memory, as NCCL defines it for each operation.
+    fn in_place(&self, call: &Call, bytes: usize) -> bool {
+        let (input, output) = (call.sendbuf, call.recvbuf.cast_const());
+        let mine = bytes.wrapping_mul(self.rank as usize);
+        match call.kind {
+            OpKind::AllGather | OpKind::Gather => input == output.wrapping_add(mine),
+            OpKind::ReduceScatter | OpKind::Scatter => output == input.wrapping_add(mine),
+            _ => input == output,
+        }
+    }
+}

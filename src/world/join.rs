@@ -1,0 +1,212 @@
+//! The ways into a world.
+
+use super::{Call, World};
+use crate::auth;
+use crate::config::Config;
+use crate::error::{Code, Error, Extent, Result};
+use crate::rendezvous::id::{self, Ticket};
+use crate::rendezvous::{Joining, Membership, hosting};
+use crate::store::Store;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::sys::interfaces;
+use crate::types::{Address, DataType, OpKind, RedOp, Reduction, Secret, WorldId};
+use crate::watchdog::Watchdog;
+use std::time::Instant;
+
+/// A unique id's bytes.
+pub type UniqueId = [u8; id::SIZE];
+
+/// Largest world.
+const MAX_RANKS: i32 = 1 << 20;
+/// Longest name, without the NUL.
+const MAX_NAME: usize = 63;
+
+fn check_ranks(nranks: i32, rank: i32) -> Result<(u32, u32)> {
+    if !(1..=MAX_RANKS).contains(&nranks) {
+        return Err(Error::argument(format!("nranks: {nranks} is not between 1 and {MAX_RANKS}")));
+    }
+    if !(0..nranks).contains(&rank) {
+        return Err(Error::argument(format!("rank: {rank} is not between 0 and {}", nranks - 1)));
+    }
+    Ok((nranks as u32, rank as u32))
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(Error::argument(format!("name: must have 1 to {MAX_NAME} bytes, has {}", name.len())));
+    }
+    if name.contains('/') || name.chars().any(char::is_control) {
+        return Err(Error::argument("name: must not contain '/' or control characters"));
+    }
+    Ok(())
+}
+
+impl World {
+    /// Joins by name, through the configured store. Collective.
+    pub fn init_named(name: &str, nranks: i32, rank: i32, config: &Config) -> Result<Arc<World>> {
+        check_name(name)?;
+        let (nranks, rank) = check_ranks(nranks, rank)?;
+        let deadline = Instant::now() + config.join_timeout;
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        if nranks == 1 && config.store.is_none() {
+            return World::alone(name, w, config, deadline);
+        }
+        let Some(address) = config.store.as_deref() else {
+            return Err(Error::argument(
+                "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
+            ));
+        };
+        let secret = config.secret.clone().unwrap_or(Secret(Vec::new()));
+        let store = hosting::reach(address, &secret, rank == 0, deadline)?;
+        World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)
+    }
+
+    /// Joins by unique id. Collective.
+    pub fn init_rank(id: &UniqueId, nranks: i32, rank: i32, config: &Config) -> Result<Arc<World>> {
+        let (nranks, rank) = check_ranks(nranks, rank)?;
+        let ticket = Ticket::decode(id)?;
+        let deadline = Instant::now() + config.join_timeout;
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        let store = hosting::reach_id(&ticket, deadline)?;
+        let key: String = ticket.key.0.iter().map(|b| format!("{b:02x}")).collect();
+        let name = format!("id-{}", &key[..8]);
+        World::join(&*store, &key, &name, nranks, rank, w.address(), &ticket.secret, config, deadline)
+    }
+
+    /// All ranks of a new world at once, as members in this process. Returned in rank order.
+    pub fn init_all(nranks: i32, config: &Config) -> Result<Vec<Arc<World>>> {
+        let (n, _) = check_ranks(nranks, 0)?;
+        let deadline = Instant::now() + config.join_timeout;
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        let (membership, secret) = fresh(w.address(), n)?;
+        w.admit(membership.world, secret.clone());
+        let all: Vec<Result<Arc<World>>> = std::thread::scope(|s| {
+            let join = |rank| {
+                let (m, secret) = (membership.clone(), secret.clone());
+                s.spawn(move || World::connect("all", rank, m, secret, config, deadline))
+            };
+            let threads: Vec<_> = (0..n).map(join).collect();
+            let lost = |_| Err(Error::internal("a joining thread panicked"));
+            threads.into_iter().map(|t| t.join().unwrap_or_else(lost)).collect()
+        });
+        if let Some(e) = all.iter().find_map(|r| r.as_ref().err().cloned()) {
+            all.iter().flatten().for_each(|w| w.abort());
+            w.dismiss(membership.world);
+            return Err(e);
+        }
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// A new unique id, at a store in this process.
+    pub fn unique_id(config: &Config) -> Result<UniqueId> {
+        // Also notices a forked process.
+        Watchdog::get(config.ifname.as_deref())?;
+        let ip = interfaces::choose(config.ifname.as_deref())?;
+        Ok(hosting::new_id(ip)?.encode())
+    }
+
+    fn alone(name: &str, w: &Watchdog, config: &Config, deadline: Instant) -> Result<Arc<World>> {
+        let (membership, secret) = fresh(w.address(), 1)?;
+        World::connect(name, 0, membership, secret, config, deadline)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn join(
+        store: &dyn Store,
+        key: &str,
+        name: &str,
+        nranks: u32,
+        rank: u32,
+        me: &Address,
+        secret: &Secret,
+        config: &Config,
+        deadline: Instant,
+    ) -> Result<Arc<World>> {
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        // Peers may dial as soon as they know the list, so the door is opened before anybody can.
+        let derive = |world: &WorldId| auth::derive(secret, "world", &world.0);
+        let admit = |world: &WorldId| w.admit(*world, derive(world));
+        let joining = Joining::new(store, key, nranks, rank, me, &admit, deadline)?;
+        let joined = joining.run().and_then(|m| {
+            let (id, secret) = (m.world, derive(&m.world));
+            World::connect(name, rank, m, secret, config, deadline).inspect_err(|_| w.dismiss(id))
+        });
+        joining.finish();
+        joined
+    }
+
+    /// Splits into worlds of equal color, ranked by key and then by rank here; `None` for a negative color.
+    /// Collective.
+    pub fn split(self: &Arc<World>, color: i32, key: i32, config: Option<&Config>) -> Result<Option<Arc<World>>> {
+        if color < -1 {
+            return Err(Error::argument(format!(
+                "color: {color} is neither MW_SPLIT_NOCOLOR nor at least 0"
+            )));
+        }
+        let config = config.unwrap_or(&self.config);
+        let deadline = Instant::now() + config.join_timeout;
+        let number = self.splits.fetch_add(1, Ordering::Relaxed);
+        let mine = [color, key];
+        let mut all = vec![[0i32; 2]; self.nranks() as usize];
+        let gather = Call {
+            kind: OpKind::AllGather,
+            send: false,
+            sendbuf: mine.as_ptr().cast(),
+            recvbuf: all.as_mut_ptr().cast(),
+            count: 2,
+            dtype: DataType::Int32,
+            reduction: Reduction::Builtin(RedOp::Sum),
+            peer: 0,
+        };
+        // Everybody knows each child's name and secret before it can be dialled: its door is opened before the
+        // parent's members learn the colors.
+        let mut context = self.id.0.to_vec();
+        context.extend(self.epoch.to_le_bytes());
+        context.extend(number.to_le_bytes());
+        context.extend(color.to_le_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&auth::derive(&self.secret, "split", &context).0[..16]);
+        let (id, secret) = (WorldId(id), auth::derive(&self.secret, "split secret", &context));
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        if color >= 0 {
+            w.admit(id, secret.clone());
+        }
+        let gathered = self.run(&gather);
+        let child = gathered.and_then(|()| {
+            if color < 0 {
+                return Ok(None);
+            }
+            let mut group: Vec<u32> = (0..self.nranks()).filter(|r| all[*r as usize][0] == color).collect();
+            group.sort_by_key(|r| (all[*r as usize][1], *r));
+            let rank = group.iter().position(|r| *r == self.rank).unwrap_or_default() as u32;
+            let members = group.iter().map(|r| self.members[*r as usize].clone()).collect();
+            let membership = Membership { world: id, epoch: 1, members };
+            let name = child_name(&self.name, number, color);
+            World::connect(&name, rank, membership, secret, config, deadline).map(Some)
+        });
+        if child.is_err() {
+            w.dismiss(id);
+        }
+        child
+    }
+}
+
+/// `parent.3.0`, shortened at the front of the suffix if it must be.
+fn child_name(parent: &str, number: u32, color: i32) -> String {
+    let suffix = format!(".{number}.{color}");
+    let mut end = parent.len().min(MAX_NAME - suffix.len());
+    while !parent.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &parent[..end])
+}
+
+/// A membership of `n` ranks in this process.
+fn fresh(me: &Address, n: u32) -> Result<(Membership, Secret)> {
+    let mut id = [0; 16];
+    auth::fill_random(&mut id)?;
+    let secret = auth::new_secret().map_err(|e| Error::new(Code::System, Extent::Operation, e.text))?;
+    let members = vec![me.clone(); n as usize];
+    Ok((Membership { world: WorldId(id), epoch: 1, members }, secret))
+}

@@ -1,0 +1,228 @@
+//! What becomes of news about a world: its state, its pending operations, the events, the other members.
+
+use super::{State, World};
+use crate::error::{Code, Error, Result};
+use crate::fault::health::{News, Notice};
+use crate::observe::events::{self, Event, EventKind};
+use crate::progress::wait::{self, Driver};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::sys::clock;
+use crate::types::{ProcessId, WorldId};
+use crate::watchdog::{Member, Watchdog};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long aborting waits for a thread that is in the middle of moving bytes.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+
+impl World {
+    /// Takes in a piece of news; answers whether it was any.
+    pub(super) fn learn(&self, news: &News) -> bool {
+        let (verdict, state) = {
+            let mut health = self.health.lock();
+            let verdict = health.hear(news);
+            self.state.store(health.state() as u8, Ordering::Release);
+            (verdict, health.state())
+        };
+        let Some(notice) = verdict.notice else { return false };
+        if let News::Left { rank } = news {
+            self.suspects.lock().retain(|(r, _)| r != rank);
+        }
+        // Whoever waits looks at the state and ends its operations itself.
+        self.ring();
+        tracing::info!(world = &*self.name, epoch = self.epoch, rank = self.rank, "{}", verdict.reason);
+        if self.joined.load(Ordering::Acquire) {
+            let (kind, rank) = match notice {
+                Notice::RankFailed(r) => (EventKind::RankFailed, Some(r)),
+                Notice::RankLeft(r) => (EventKind::RankLeft, Some(r)),
+                Notice::Revoked => (EventKind::WorldRevoked, None),
+                Notice::Broken => (EventKind::WorldBroken, None),
+            };
+            let code = match (notice, state) {
+                (Notice::RankLeft(_), State::Active) => None,
+                _ => self.error().map(|e| e.code),
+            };
+            events::publish(Event {
+                kind,
+                code,
+                world_token: self.token.load(Ordering::Acquire),
+                world_name: self.name.clone(),
+                epoch: self.epoch,
+                rank,
+                timestamp_ns: clock::monotonic_ns(),
+                reason: verdict.reason.into(),
+            });
+        }
+        true
+    }
+
+    /// Takes in news that this member found out, and passes it on to all the others.
+    pub(super) fn announce(&self, news: &News) {
+        if self.learn(news) {
+            self.tell_all(news);
+        }
+    }
+
+    pub(super) fn tell_all(&self, news: &News) {
+        let Ok(w) = Watchdog::get(None) else { return };
+        let world = (self.id, self.epoch);
+        let processes: BTreeSet<ProcessId> = self.members.iter().map(|m| m.process).collect();
+        for p in &processes {
+            if *p != w.address().process {
+                w.tell(p, world, news);
+            }
+        }
+        w.tell_local(world, self.rank, news);
+    }
+
+    /// Breaks the world for everybody.
+    pub fn revoke(&self) -> Result<()> {
+        if self.state() == State::Active {
+            self.announce(&News::Revoked { by: self.rank });
+        }
+        Ok(())
+    }
+
+    /// Leaves at once: everything under way here ends, the others see this rank fail. Never waits for a peer.
+    pub fn abort(&self) {
+        let error = {
+            let mut health = self.health.lock();
+            let error = health.abort();
+            self.state.store(health.state() as u8, Ordering::Release);
+            error
+        };
+        let error = error.unwrap_or_else(|| Error::internal("aborted"));
+        self.tell_all(&News::Failed { rank: self.rank, reason: "it aborted the world".into() });
+        self.ring();
+        match self.engine.try_lock_for(ABORT_PATIENCE) {
+            Some(mut e) => {
+                e.end(&error);
+                drop(e.dismantle());
+            }
+            None => tracing::error!(
+                world = &*self.name,
+                "a thread has been moving bytes of one operation for a second; its resources are leaked"
+            ),
+        }
+        self.ring();
+        self.forget();
+    }
+
+    /// Finishes what was accepted and tells the others that this member leaves.
+    pub fn finalize(&self) -> Result<()> {
+        if self.state() == State::Finalized {
+            return Ok(());
+        }
+        if let Some(e) = self.error() {
+            return Err(e);
+        }
+        let until = Instant::now() + self.config.timeout;
+        let idle = || self.engine.lock().is_idle();
+        if !wait::until(&[self], &idle, Some(until)) {
+            return Err(Error::timeout(format!(
+                "finalizing world '{}': operations are still under way",
+                self.name
+            )));
+        }
+        {
+            let mut health = self.health.lock();
+            if !health.finalize() {
+                return health.error().cloned().map_or(Ok(()), Err);
+            }
+            self.state.store(health.state() as u8, Ordering::Release);
+        }
+        let error = self.error().unwrap_or_else(|| Error::internal("finalized"));
+        self.engine.lock().retire(&error);
+        self.tell_all(&News::Left { rank: self.rank });
+        Ok(())
+    }
+
+    /// Finalizes if that has not been done, and frees everything. The world is gone whatever this answers.
+    pub fn destroy(&self) -> Result<()> {
+        let result = if self.state() == State::Active { self.finalize() } else { Ok(()) };
+        let error = self.error().unwrap_or_else(|| {
+            Error::new(Code::InvalidUsage, crate::error::Extent::World, "the world was destroyed")
+        });
+        match self.engine.try_lock_for(ABORT_PATIENCE) {
+            Some(mut e) => {
+                if self.state() != State::Finalized {
+                    e.end(&error);
+                }
+                drop(e.dismantle());
+            }
+            None => tracing::error!(world = &*self.name, "destroyed while in use; its resources are leaked"),
+        }
+        self.ring();
+        self.forget();
+        result
+    }
+
+    /// Ends the watchdog's interest in this member.
+    pub(super) fn forget(&self) {
+        if let Ok(w) = Watchdog::get(None) {
+            w.unregister((self.id, self.epoch), self.rank);
+        }
+    }
+
+    fn ranks_of<'a>(&'a self, process: &'a ProcessId) -> impl Iterator<Item = u32> + 'a {
+        let of = move |(rank, m): (usize, &crate::types::Address)| (m.process == *process).then_some(rank as u32);
+        self.members.iter().enumerate().filter_map(of)
+    }
+}
+
+/// A world in the watchdog's list. It keeps the world alive until it is destroyed or aborted.
+pub(super) struct Watched(pub Arc<World>);
+
+impl Member for Watched {
+    fn world(&self) -> (WorldId, u64) {
+        (self.0.id, self.0.epoch)
+    }
+
+    fn rank(&self) -> u32 {
+        self.0.rank
+    }
+
+    fn heartbeat_timeout(&self) -> Duration {
+        self.0.config.heartbeat_timeout
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.0.config.heartbeat_interval
+    }
+
+    fn includes(&self, process: &ProcessId) -> bool {
+        self.0.members.iter().any(|m| m.process == *process)
+    }
+
+    fn process_failed(&self, process: &ProcessId, reason: &str, tell: bool) {
+        for rank in self.0.ranks_of(process).collect::<Vec<_>>() {
+            let news = News::Failed { rank, reason: reason.to_string() };
+            if tell {
+                self.0.announce(&news);
+            } else {
+                self.0.learn(&news);
+            }
+        }
+    }
+
+    fn hear(&self, from: &ProcessId, news: &News) {
+        if !self.includes(from) {
+            return;
+        }
+        // Nobody speaks for another process about leaving.
+        if let News::Left { rank } = news
+            && !self.0.ranks_of(from).any(|r| r == *rank)
+        {
+            return;
+        }
+        self.0.learn(news);
+        if let News::Left { .. } = news {
+            self.0.settle_leavers();
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        self.0.settle_suspects(now);
+    }
+}

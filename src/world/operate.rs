@@ -1,0 +1,193 @@
+//! Running operations: posting, waiting, deadlines, and trouble on the way.
+
+use super::{Call, State, World};
+use crate::error::{Code, Error, Extent, Result};
+use crate::fault::health::News;
+use crate::progress::wait::{self, Driver};
+use crate::progress::{Ticket, Trouble};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::sleeper::{self, Interest};
+use crate::sys::{bell, process};
+use crate::types::OpKind;
+use crate::watchdog::Watchdog;
+use std::time::Instant;
+
+impl World {
+    /// Runs one operation to its end on the calling thread.
+    pub fn run(&self, call: &Call) -> Result<()> {
+        self.check(call)?;
+        if call.kind == OpKind::PointToPoint && call.peer as u32 == self.rank {
+            return Err(Error::usage(format!(
+                "peer: {} is this rank itself; a send to oneself and its receive must be in one group",
+                call.peer
+            )));
+        }
+        self.run_until(call, Instant::now() + self.config.timeout)
+    }
+
+    pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {
+        let ticket = Arc::new(Ticket::new(1));
+        self.post(call, &ticket, deadline);
+        wait::until(&[self], &|| ticket.is_done(), None);
+        ticket.result()
+    }
+
+    /// Starts a checked operation, or queues it behind those before it.
+    pub(super) fn post(&self, call: &Call, ticket: &Arc<Ticket>, deadline: Instant) {
+        if process::is_forked() {
+            ticket.complete(Err(Error::usage(
+                "world: it belongs to the process that this one was forked from",
+            )));
+            return;
+        }
+        if self.state() != State::Active {
+            let e = self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"));
+            ticket.complete(Err(e));
+            return;
+        }
+        self.engine.lock().post(self.operation(call), ticket.clone(), deadline);
+    }
+
+    /// Rings this member's own bell: another thread may wait for what this one has just done.
+    pub(super) fn ring(&self) {
+        bell::ring(self.bell(), sleeper::doorbell_if_any());
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::Closed(peer) => self.suspect(peer),
+            Trouble::Mismatch { peer, mine, theirs, my_len, their_len } => {
+                let mut text = format!(
+                    "mismatched calls in world '{}': rank {} called {mine}, rank {peer} called {theirs}",
+                    self.name, self.rank
+                );
+                if mine == theirs {
+                    text.push_str(&format!(" with a message of {my_len} against {their_len} bytes"));
+                }
+                self.announce(&News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text });
+            }
+            Trouble::Broken(peer, why) => {
+                let reason = format!("its connection to rank {} is unusable: {why}", self.rank);
+                self.announce(&News::Failed { rank: peer, reason });
+            }
+        }
+    }
+
+    /// The connection to a peer has ended: usually the reason is already on its way here.
+    fn suspect(&self, peer: u32) {
+        if !self.health.lock().has_left(peer) {
+            self.suspects.lock().push((peer, Instant::now() + self.config.heartbeat_timeout));
+        }
+        self.settle_leavers();
+        match Watchdog::get(None) {
+            Ok(w) => w.suspect(),
+            Err(e) => tracing::warn!("{e}"),
+        }
+    }
+
+    /// Operations that wait for a member that has left will never be done.
+    pub(super) fn settle_leavers(&self) {
+        for rank in 0..self.nranks() {
+            if rank == self.rank || !self.health.lock().has_left(rank) {
+                continue;
+            }
+            let text = format!("rank {rank} has left world '{}'", self.name);
+            let error = Error::new(Code::Remote, Extent::Operation, text.as_str()).by(rank);
+            let confined = self.engine.lock().give_up_peer(rank, &error);
+            if confined {
+                self.ring();
+            } else {
+                let text = format!("{text}: the collective under way cannot complete");
+                self.announce(&News::Broken { code: Code::Remote, culprit: Some(rank), text });
+            }
+        }
+    }
+
+    /// Suspicions whose time is up become failures.
+    pub(super) fn settle_suspects(&self, now: Instant) {
+        let mut late = Vec::new();
+        let open = {
+            let mut suspects = self.suspects.lock();
+            suspects.retain(|(rank, until)| {
+                let is_late = *until <= now;
+                if is_late {
+                    late.push(*rank);
+                }
+                !is_late
+            });
+            !suspects.is_empty()
+        };
+        for rank in late {
+            if !self.health.lock().has_left(rank) {
+                let reason = format!("its data connection to rank {} closed", self.rank);
+                self.announce(&News::Failed { rank, reason });
+            }
+        }
+        if open && let Ok(w) = Watchdog::get(None) {
+            // Not a nudge: the next tick is early enough.
+            w.suspicions.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Driver for World {
+    fn drive(&self) -> bool {
+        // Whoever holds the lock drives; everybody is rung when something moved.
+        let Some(mut engine) = self.engine.try_lock() else { return false };
+        if self.state() != State::Active && !engine.is_idle() {
+            // A finalizing world still completes what it accepted.
+            if self.state() != State::Finalized {
+                let e = self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"));
+                engine.end(&e);
+                drop(engine);
+                self.ring();
+                return true;
+            }
+        }
+        let (moved, trouble) = engine.progress();
+        drop(engine);
+        if let Some(t) = trouble {
+            self.trouble(t);
+        }
+        if moved {
+            self.ring();
+        }
+        moved
+    }
+
+    fn tick(&self, now: Instant) {
+        self.settle_leavers();
+        let overdue = self.engine.try_lock().and_then(|e| e.overdue(now));
+        if let Some((fp, peers)) = overdue {
+            let whom = match &peers[..] {
+                [] => "for an earlier operation of this world".to_string(),
+                [one] => format!("for rank {one}"),
+                many => format!("for ranks {many:?}"),
+            };
+            let text = format!(
+                "rank {} of world '{}' waited {} ms {whom} in {fp}",
+                self.rank,
+                self.name,
+                self.config.timeout.as_millis()
+            );
+            let culprit = if let [one] = peers[..] { Some(one) } else { None };
+            self.announce(&News::Broken { code: Code::Timeout, culprit, text });
+        }
+    }
+
+    fn bell(&self) -> &AtomicU32 {
+        match self.segment.get() {
+            Some(s) => &s.member(self.local_index()).bell,
+            None => &self.bell,
+        }
+    }
+
+    fn interests(&self, out: &mut Vec<Interest>) {
+        self.engine.lock().interests(out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.engine.lock().deadline()
+    }
+}

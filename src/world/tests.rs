@@ -1,0 +1,1 @@
+//! Worlds within one process.

@@ -1,0 +1,210 @@
+//! From a list of members to connected endpoints.
+
+use super::news::Watched;
+use super::{Call, World};
+use crate::config::{Config, TransportChoice};
+use crate::error::{Error, Result};
+use crate::fault::health::{Health, State};
+use crate::progress::Engine;
+use crate::rendezvous::Membership;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock};
+use crate::transport::Endpoint;
+use crate::transport::shm::endpoint::Wiring;
+use crate::transport::shm::{Segment, ShmEndpoint};
+use crate::transport::tcp::TcpEndpoint;
+use crate::types::{DataType, OpKind, ProcessId, RedOp, Reduction, Secret};
+use crate::watchdog::Watchdog;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+impl World {
+    /// This member's place in the shared memory.
+    pub(super) fn local_index(&self) -> u32 {
+        let host = self.members[self.rank as usize].host;
+        self.members[..self.rank as usize].iter().filter(|m| m.host == host).count() as u32
+    }
+
+    /// Connects this rank to all others and waits until everybody is connected.
+    pub(super) fn connect(
+        name: &str,
+        rank: u32,
+        membership: Membership,
+        secret: Secret,
+        config: &Config,
+        deadline: Instant,
+    ) -> Result<Arc<World>> {
+        let w = Watchdog::get(config.ifname.as_deref())?;
+        let nranks = membership.members.len() as u32;
+        let world = Arc::new(World {
+            id: membership.world,
+            epoch: membership.epoch,
+            name: name.into(),
+            rank,
+            config: config.clone(),
+            secret,
+            members: membership.members,
+            health: Mutex::new(Health::new(name, rank, nranks)),
+            state: AtomicU8::new(State::Active as u8),
+            engine: Mutex::new(Engine::new(rank, Vec::new())),
+            segment: OnceLock::new(),
+            bell: AtomicU32::new(0),
+            peers: OnceLock::new(),
+            token: AtomicUsize::new(0),
+            joined: AtomicBool::new(false),
+            suspects: Mutex::new(Vec::new()),
+            splits: AtomicU32::new(0),
+        });
+        w.register(Arc::new(Watched(world.clone())));
+        let wired = world.wire(w, deadline).and_then(|()| world.meet(deadline));
+        if let Err(e) = wired {
+            // A member that fails to join is a failure for those who already have.
+            world.abort();
+            return Err(world_error(&world, e));
+        }
+        world.joined.store(true, Ordering::Release);
+        Ok(world)
+    }
+
+    fn wire(&self, w: &Watchdog, deadline: Instant) -> Result<()> {
+        let broken = || match self.state() {
+            State::Active => Ok(()),
+            _ => Err(self.error().unwrap_or_else(|| Error::internal("the world ended while joining"))),
+        };
+        let bells = self.link(w, deadline, &broken)?;
+        let segment = self.share(w, deadline, &broken)?;
+        let mut endpoints: Vec<Option<Box<dyn Endpoint>>> = Vec::new();
+        let (mut shm, mut tcp) = (0, 0);
+        let mut index = 0;
+        for (rank, member) in self.members.iter().enumerate() {
+            let rank = rank as u32;
+            let here = member.host == w.address().host;
+            let at = index;
+            index += u32::from(here);
+            if rank == self.rank {
+                endpoints.push(None);
+                continue;
+            }
+            if let Some(segment) = segment.as_ref().filter(|_| here) {
+                let wiring = Wiring {
+                    segment: segment.clone(),
+                    me: self.local_index(),
+                    peer: at,
+                    direct: w.facilities().cma,
+                    doorbell: bells.get(&member.process).cloned().flatten(),
+                };
+                shm += 1;
+                endpoints.push(Some(Box::new(ShmEndpoint::new(wiring))));
+                continue;
+            }
+            let stream = if rank < self.rank {
+                let key = (self.id, self.epoch, self.rank, rank);
+                w.dial_data(member.tcp, key, &self.secret, deadline).map_err(|e| e.by(rank))?
+            } else {
+                w.await_data((self.id, self.epoch, rank, self.rank), deadline, &broken)?
+            };
+            let end = TcpEndpoint::new(stream).map_err(|e| Error::system("preparing a connection", &e))?;
+            tcp += 1;
+            endpoints.push(Some(Box::new(end)));
+        }
+        if let Some(s) = segment {
+            s.introduce(self.local_index());
+            // Set once, here.
+            let _ = self.segment.set(s);
+        }
+        let _ = self.peers.set((shm, tcp));
+        *self.engine.lock() = Engine::new(self.rank, endpoints);
+        Ok(())
+    }
+
+    /// Control links to every other process; answers their doorbells.
+    fn link(
+        &self,
+        w: &Watchdog,
+        deadline: Instant,
+        broken: &dyn Fn() -> Result<()>,
+    ) -> Result<HashMap<ProcessId, Option<Arc<OwnedFd>>>> {
+        let mut bells = HashMap::new();
+        // In the same order everywhere, so that nobody waits for one who waits for somebody else.
+        let mut others: Vec<_> =
+            self.members.iter().enumerate().filter(|(_, m)| m.process != w.address().process).collect();
+        others.sort_by_key(|(_, m)| m.process);
+        for (rank, member) in others {
+            if bells.contains_key(&member.process) {
+                continue;
+            }
+            let bell = w
+                .ensure_link(member, self.id, &self.secret, deadline, broken)
+                .map_err(|e| e.by(rank as u32))?;
+            bells.insert(member.process, bell);
+        }
+        Ok(bells)
+    }
+
+    /// The shared memory of the members on this machine, if there are several and it is wanted.
+    fn share(
+        &self,
+        w: &Watchdog,
+        deadline: Instant,
+        broken: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<Arc<Segment>>> {
+        let host = w.address().host;
+        let local: Vec<usize> = (0..self.members.len()).filter(|r| self.members[*r].host == host).collect();
+        match self.config.transport {
+            TransportChoice::Tcp => return Ok(None),
+            TransportChoice::Shm if local.len() < self.members.len() => {
+                return Err(Error::usage(format!(
+                    "transport: 'shm' was asked for, but only ranks {local:?} of world '{}' can share memory",
+                    self.name
+                )));
+            }
+            _ => {}
+        }
+        if local.len() < 2 {
+            return Ok(None);
+        }
+        let members = local.len() as u32;
+        let world = (self.id, self.epoch);
+        if local.first() != Some(&(self.rank as usize)) {
+            let fd = w.await_segment(world, deadline, broken)?;
+            return Segment::open(fd, members).map(Some);
+        }
+        let segment = Segment::create(members, w.facilities().memfd)?;
+        let mut told = Vec::new();
+        for r in &local[1..] {
+            let process = self.members[*r].process;
+            if !told.contains(&process) {
+                told.push(process);
+                let fd = segment.fd().try_clone_to_owned();
+                let fd = fd.map_err(|e| Error::system("duplicating a descriptor", &e))?;
+                w.share_segment(&process, world, fd)?;
+            }
+        }
+        Ok(Some(segment))
+    }
+
+    /// Waits until every member is connected.
+    fn meet(&self, deadline: Instant) -> Result<()> {
+        let barrier = Call {
+            kind: OpKind::Barrier,
+            send: false,
+            sendbuf: std::ptr::null(),
+            recvbuf: std::ptr::null_mut(),
+            count: 0,
+            dtype: DataType::Int8,
+            reduction: Reduction::Builtin(RedOp::Sum),
+            peer: 0,
+        };
+        self.run_until(&barrier, deadline)
+    }
+}
+
+/// A broken world's own reason says more than the step of joining that it interrupted.
+fn world_error(world: &World, e: Error) -> Error {
+    let failed = world.failed_ranks();
+    match failed.first() {
+        Some(rank) if e.culprit.is_none() => e.by(*rank),
+        _ => e,
+    }
+}
