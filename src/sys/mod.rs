@@ -3,3 +3,6 @@
 //! | module | provides |
 //! |---|---|
 //! | `clock` | monotonic time |
+//! | `stream` | vectored non-blocking socket I/O, socket options |
+
+pub mod stream;
