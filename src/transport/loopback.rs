@@ -345,3 +345,127 @@ impl Drop for LoopbackEndpoint {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::conformance::driver::{Peer, drive, fill, fp, pattern};
+    use crate::transport::conformance::{random_schedule, suite};
+
+    type Ends = (Box<dyn Endpoint>, Box<dyn Endpoint>);
+
+    fn boxed((a, b): (LoopbackEndpoint, LoopbackEndpoint)) -> Ends {
+        (Box::new(a), Box::new(b))
+    }
+
+    fn scripted(capacity: usize) -> (Peer, Peer, Control) {
+        let (a, b) = pair(capacity);
+        let control = a.control();
+        (Peer::new(Box::new(a)), Peer::new(Box::new(b)), control)
+    }
+
+    #[test]
+    fn conforms_with_lent_messages() {
+        suite(&|| boxed(pair(64 << 10)));
+    }
+
+    #[test]
+    fn conforms_with_copied_messages() {
+        suite(&|| {
+            let (a, b) = pair(64 << 10);
+            a.control().lend_above(usize::MAX);
+            b.control().lend_above(usize::MAX);
+            boxed((a, b))
+        });
+    }
+
+    #[test]
+    fn random_schedules_in_small_pieces() {
+        for seed in 0..20 {
+            let make = || {
+                let (a, b) = pair(40 + 100 * seed as usize);
+                a.control().limit_per_call(1 + seed as usize * 37);
+                b.control().limit_per_call(5 + seed as usize);
+                boxed((a, b))
+            };
+            random_schedule(&make, seed, 40, 2000);
+        }
+    }
+
+    #[test]
+    fn connection_is_lost_where_the_script_says() {
+        for (len, cut) in [(100, 0), (100, 31), (100, 131), (1000, 32), (1000, 1031)] {
+            let (mut a, mut b, control) = scripted(500);
+            control.close_after(32 + 10 + cut);
+            for (i, len) in (0..).zip([10, len]) {
+                a.send(fp(i), pattern(1, len));
+                b.recv(fp(i), len);
+            }
+            fill(&mut a);
+            let mut polls = 0;
+            let err = loop {
+                match b.poll_recv() {
+                    Ok(_) => polls += 1,
+                    Err(err) => break err,
+                }
+                assert!(polls < 100);
+            };
+            assert!(matches!(err, EndpointError::Closed) && b.received.len() == 1);
+            a.send(fp(2), pattern(1, 1));
+            assert!(matches!(a.poll_send(), Err(EndpointError::Closed)));
+            // A lent message is never reaped.
+            assert_eq!(a.poll_reap().is_err(), len > 500);
+        }
+    }
+
+    #[test]
+    fn stalled_direction_goes_on_later() {
+        let (mut a, mut b, control) = scripted(100);
+        control.stall(true);
+        (0..10).for_each(|i| a.send(fp(i), pattern(1, 50)));
+        (0..10).for_each(|i| b.recv(fp(i), 50));
+        assert!(!fill(&mut a));
+        assert_eq!(b.poll_recv().unwrap(), Progress::None);
+        b.send(fp(0), pattern(2, 10));
+        a.recv(fp(0), 10);
+        assert!(fill(&mut b));
+        a.poll_recv().unwrap();
+        assert_eq!(a.take(), *pattern(2, 10));
+        control.stall(false);
+        drive(&mut a, &mut b);
+        assert_eq!(b.received.len(), 10);
+    }
+
+    #[test]
+    fn corrupt_header_is_noticed() {
+        let (mut a, mut b, control) = scripted(1000);
+        (0..2).for_each(|i| a.send(fp(i), pattern(1, 50)));
+        (0..2).for_each(|i| b.recv(fp(i), 50));
+        fill(&mut a);
+        b.poll_recv().unwrap();
+        control.corrupt_header();
+        assert!(matches!(b.recv_error(), EndpointError::Corrupt(_)));
+        assert_eq!((b.received.len(), b.untouched()), (1, true));
+    }
+
+    #[test]
+    fn lent_message_is_reaped_when_it_has_been_read() {
+        let (mut a, mut b, _) = scripted(100);
+        a.send(fp(0), pattern(1, 5000));
+        assert_eq!(a.poll_send().unwrap(), Progress::Posted);
+        assert!(!a.poll_reap().unwrap());
+        b.recv(fp(0), 5000);
+        assert_eq!(b.poll_recv().unwrap(), Progress::Done);
+        assert!(a.poll_reap().unwrap());
+        assert_eq!(a.pending(), (0, 0));
+    }
+
+    #[test]
+    fn reader_that_leaves_is_told_to_whoever_lent() {
+        let (mut a, b, _) = scripted(100);
+        a.send(fp(0), pattern(1, 5000));
+        assert_eq!(a.poll_send().unwrap(), Progress::Posted);
+        drop(b);
+        assert!(matches!(a.poll_reap(), Err(EndpointError::Closed)));
+    }
+}
