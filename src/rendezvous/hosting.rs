@@ -79,17 +79,9 @@ fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> 
     Ok(false)
 }
 
-/// A connection to the store of a unique id.
+/// A connection to the store of a unique id. Not kept: an id is used once.
 pub fn reach_id(ticket: &Ticket, deadline: Instant) -> Result<Arc<Client>> {
-    let known = (format!("tcp://{}", ticket.store), ticket.key);
-    if let Some(c) = clients().lock().get(&known).cloned()
-        && c.is_alive()
-    {
-        return Ok(c);
-    }
-    let c = Arc::new(Client::connect(ticket.store, ticket.key, &ticket.secret, deadline)?);
-    clients().lock().insert(known, c.clone());
-    Ok(c)
+    Client::connect(ticket.store, ticket.key, &ticket.secret, deadline).map(Arc::new)
 }
 
 /// The store for this process's unique ids, with the secrets of all of them.

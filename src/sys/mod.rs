@@ -9,6 +9,7 @@
 //! | `process` | identities, reading a peer's memory, fork detection |
 //! | `robust` | words that the kernel marks when this process dies |
 //! | `sleeper` | sleeping on sockets and the doorbell at once |
+//! | `stream` | vectored non-blocking socket I/O, socket options |
 
 pub mod bell;
 pub mod clock;
@@ -22,3 +23,4 @@ pub mod process;
 pub mod robust;
 pub mod sleeper;
 pub mod socket;
+pub mod stream;

@@ -11,6 +11,7 @@
 #[cfg(test)]
 pub mod conformance;
 pub mod loopback;
+pub mod protocol;
 pub mod shm;
 pub mod tcp;
 
