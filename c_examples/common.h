@@ -1,8 +1,8 @@
 /* What every example needs and none is about: starting ranks as processes, ending them, checking results.
  *
- * An example is one program. Its first process, the parent, forks one process per rank before anybody calls the
- * library (a process must not fork once it has used it), waits for all of them and says how it went. The ranks
- * find each other through the built-in store: the parent picks a free port of 127.0.0.1 and puts it into
+ * An example is one program. Its first process, the parent, forks one process per rank before anybody calls
+ * the library (a process must not fork once it has used it), waits for all of them and says how it went. The
+ * ranks find each other through the built-in store: the parent picks a free port of 127.0.0.1 and puts it into
  * MW_STORE; whichever rank 0 comes first hosts the store there.
  */
 #ifndef MW_EXAMPLES_COMMON_H
@@ -91,7 +91,7 @@ static inline void kill_ranks(void) {
   }
 }
 
-/* Ctrl-C, termination, or the watchdog: nothing is left running. Only calls what a signal handler may call. */
+/* Ctrl-C, termination or the watchdog: nothing is left running. Only calls what a signal handler may call. */
 static inline void end_all(int signum) {
   static const char late[] = "the example did not finish in time\n";
   kill_ranks();
@@ -119,8 +119,8 @@ static inline void choose_store(void) {
   setenv("MW_IFNAME", "lo", 0);
 }
 
-/* Starts `nranks` processes that each call `rank_main(rank)`, and waits for them. Process `victim` (-1: none) must
- * die by SIGKILL, all others must return. Answers main's exit code. */
+/* Starts `nranks` processes that each call `rank_main(rank)`, and waits for them. Process `victim` (-1: none)
+ * must die by SIGKILL, all others must return. Answers main's exit code. */
 static inline int run_ranks(const char* name, int nranks, void (*rank_main)(int rank), int victim) {
   const pid_t parent = getpid();
   int failures = 0;
@@ -161,8 +161,8 @@ static inline int run_ranks(const char* name, int nranks, void (*rank_main)(int 
     int good = rank == victim ? killed : WIFEXITED(status) && WEXITSTATUS(status) == 0;
     /* Once one failed the rest is killed, which says nothing about them. */
     if (!good && failures++ == 0) {
-      if (WIFSIGNALED(status)) fprintf(stderr, "%s: process %d died by signal %d\n", name, rank, WTERMSIG(status));
-      else fprintf(stderr, "%s: process %d exited with %d\n", name, rank, WEXITSTATUS(status));
+      fprintf(stderr, "%s: process %d %s %d\n", name, rank, WIFSIGNALED(status) ? "died by signal" : "exited with",
+              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
       kill_ranks();
     }
   }
