@@ -66,7 +66,8 @@ void books_enter(Books* books, const Report* record) {
            record->role == ROLE_STAGE1 ? 1 : 3, name, ms_since_kill(books, record->time_ns));
       break;
     case REPORT_REROUTED:
-      tell(books, "stage 1 sends %lld requests of stage2%c to the other replica", (long long)record->value, name);
+      tell(books, "stage 1 sends %lld requests of stage2%c to the other replica", (long long)record->value,
+           name);
       break;
     case REPORT_JOINED:
       tell(books, "stage %d is connected to the new stage2%c", record->role == ROLE_STAGE1 ? 1 : 3, name);
@@ -126,7 +127,7 @@ int books_close(Books* books) {
   uint64_t right = books->answered - books->wrong;
   uint64_t lost = books->requests - books->answered;
   const Tally* tally = books->tally;
-  tell(books, "answers by stage2a %llu (%llu of them by the new one), by stage2b %llu; repeated ones dropped: %llu",
+  tell(books, "answers: stage2a %llu (%llu of them the new one), stage2b %llu; dropped as repeated: %llu",
        (unsigned long long)tally[0].total, (unsigned long long)tally[0].replacement,
        (unsigned long long)tally[1].total, (unsigned long long)books->duplicates);
   if (books->killed_at == 0 || books->detected_at == 0 || books->recovered_at == 0) {

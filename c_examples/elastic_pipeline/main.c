@@ -1,9 +1,9 @@
-/* The supervisor. It starts every process by executing its own program again, kills one in the middle, starts the
- * replacement, and reads what all of them report. It never uses the library itself. */
+/* The supervisor. It starts every process by executing its own program again, kills one in the middle, starts
+ * the replacement, and reads what all of them report. It never uses the library itself. */
+#include "supervisor.h"
+
 #include <fcntl.h>
 #include <poll.h>
-
-#include "supervisor.h"
 
 enum { VICTIM = 0, BATCH = 256 };
 
