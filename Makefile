@@ -39,7 +39,7 @@ cargo-lib:
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
 	@mkdir -p build/lib
-	@cmp -s target/release/libmultiworld.so $@ || cp target/release/libmultiworld.so $@
+	@cmp -s target/release/libmultiworld.so $@ || install -m 755 target/release/libmultiworld.so $@
 	@ln -sf libmultiworld.so.$(SOVERSION) build/lib/libmultiworld.so
 
 lib: $(LIB)
