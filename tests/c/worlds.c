@@ -1,4 +1,4 @@
-/* A world's life: what it says about itself, splitting, revoking, finalizing, aborting, deadlines, mismatches. */
+/* A world's life: what it says about itself, split, revoke, finalize, abort, deadlines, mismatches. */
 #define _DEFAULT_SOURCE
 #include <time.h>
 
@@ -71,7 +71,7 @@ static void split(mwWorld_t world, int nranks, int rank) {
 }
 
 /* Rank 0 revokes while the others wait for something that never comes. */
-static void revoke(mwWorld_t world, int nranks, int rank) {
+static void revoke_world(mwWorld_t world, int nranks, int rank) {
   int32_t value = 0;
   (void)nranks;
   if (rank == 0) {
@@ -131,7 +131,7 @@ static void deadline(void) {
   CHECK_OK(mwWorldAbort(pair[1]));
 }
 
-/* Different calls on different ranks are an error on both, whose sentence names both; nobody's data is touched. */
+/* Different calls on different ranks are an error on both, which names them; nobody's data is touched. */
 static void mismatch(mwWorld_t world, int nranks, int rank) {
   int32_t data[4] = {1, 2, 3, 4};
   mwResult_t result;
@@ -190,7 +190,7 @@ static void missing_member(void) {
 
 int main(void) {
   mwWorld_t worlds[RANKS];
-  static void (*const bodies[])(mwWorld_t, int, int) = {revoke, finalize};
+  static void (*const bodies[])(mwWorld_t, int, int) = {revoke_world, finalize};
   NEED(mwWorldInitAll(worlds, RANKS, NULL) == mwSuccess);
   check_ranks(worlds, RANKS, describe);
   check_ranks(worlds, RANKS, split);
