@@ -1,8 +1,8 @@
 /* Requests: operations that run while the program does something else.
  *
  * What is posted between mwGroupStart and mwGroupSubmit becomes one request. Nothing blocks; buffers stay
- * untouched until the request is done. The leader asks two workers at once, takes the answers as they come, and
- * then lets a group span both worlds while one of them breaks.
+ * untouched until the request is done. The leader asks two workers at once, takes the answers as they come,
+ * and then lets a group span both worlds while one of them breaks.
  *
  *     process 0: leader, rank 0 of both worlds
  *     process 1: worker of world1, answers at once, killed later

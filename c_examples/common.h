@@ -2,8 +2,8 @@
  *
  * An example is one program. Its first process, the parent, forks one process per rank before anybody calls
  * the library (a process must not fork once it has used it), waits for all of them and says how it went. The
- * ranks find each other through the built-in store: the parent picks a free port of 127.0.0.1 and puts it into
- * MW_STORE; whichever rank 0 comes first hosts the store there.
+ * ranks find each other through the built-in store: the parent picks a free port of 127.0.0.1 and puts it
+ * into MW_STORE; whichever rank 0 comes first hosts the store there.
  */
 #ifndef MW_EXAMPLES_COMMON_H
 #define MW_EXAMPLES_COMMON_H
@@ -161,7 +161,8 @@ static inline int run_ranks(const char* name, int nranks, void (*rank_main)(int 
     int good = rank == victim ? killed : WIFEXITED(status) && WEXITSTATUS(status) == 0;
     /* Once one failed the rest is killed, which says nothing about them. */
     if (!good && failures++ == 0) {
-      fprintf(stderr, "%s: process %d %s %d\n", name, rank, WIFSIGNALED(status) ? "died by signal" : "exited with",
+      fprintf(stderr, "%s: process %d %s %d\n", name, rank,
+              WIFSIGNALED(status) ? "died by signal" : "exited with",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
       kill_ranks();
     }

@@ -1,8 +1,8 @@
 /* Events: learning of failures from an event loop, without any operation pending.
  *
- * The observer has two worlds, each with one worker. It hands mwEventFd to epoll beside whatever else it polls; here
- * that is a timer. When the worker of "doomed" dies, one event arrives that names the world, the rank and the reason.
- * A callback can be set for a world as well; it runs on a thread of the library.
+ * The observer has two worlds, each with one worker. It hands mwEventFd to epoll beside whatever else it polls;
+ * here that is a timer. When the worker of "doomed" dies, one event arrives that names the world, the rank and
+ * the reason. A callback can be set for a world as well; it runs on a thread of the library.
  */
 #define _DEFAULT_SOURCE
 #include <sys/epoll.h>

@@ -1,7 +1,7 @@
 /* Everyone learns: rank 2 of a world of four is killed, and all three survivors get the same answer.
  *
- * Rank 0 waits for a message of the victim, rank 1 for a message of rank 0, which is not coming either, and rank 3
- * is busy with something else and only asks. Each prints how long after the kill it knew.
+ * Rank 0 waits for a message of the victim, rank 1 for a message of rank 0, which is not coming either, and
+ * rank 3 is busy with something else and only asks. Each prints how long after the kill it knew.
  */
 #define _DEFAULT_SOURCE
 #include "common.h"

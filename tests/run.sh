@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check, goes on after a failure, and fails at the end if any failed. Prints one line per check, "check
-# NAME: ok", "... FAILED" or "... skipped (why)"; cargo's own "test result:" lines count its tests. Logs of checks
-# that passed are kept in build/logs.
+# Runs every check, goes on after a failure, and fails at the end if any failed. Prints one line per check,
+# "check NAME: ok", "... FAILED" or "... skipped (why)"; cargo's own "test result:" lines count its tests. Logs
+# are kept in build/logs.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 CARGO=${CARGO:-cargo}
@@ -120,7 +120,7 @@ check "elastic_pipeline refuses a bad number" bash -c 'refuses --requests twelve
 check "elastic_pipeline refuses a missing input" bash -c 'refuses /does/not/exist'
 
 # Memory errors in the C tests, and in the library as far as malloc and free show them.
-if printf 'int main(void){return 0;}' | "$CC" -fsanitize=address,undefined -xc - -o build/asan_probe 2>/dev/null; then
+if echo 'int main(void){return 0;}' | "$CC" -fsanitize=address,undefined -xc - -o build/probe 2>/dev/null; then
   check "build with sanitizers" make --no-print-directory asan-tests
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)

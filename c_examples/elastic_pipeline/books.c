@@ -135,7 +135,8 @@ int books_close(Books* books) {
     free(books->answer_times);
     return 1;
   }
-  printf("requests %llu ok %llu lost %llu wrong %llu, detected in %.2f ms, dip %.0f %%, recovered in %.0f ms\n",
+  printf("requests %llu ok %llu lost %llu wrong %llu, "
+         "detected in %.2f ms, dip %.0f %%, recovered in %.0f ms\n",
          (unsigned long long)books->requests, (unsigned long long)right, (unsigned long long)lost,
          (unsigned long long)books->wrong, ms_since_kill(books, books->detected_at), dip(books),
          ms_since_kill(books, books->recovered_at));

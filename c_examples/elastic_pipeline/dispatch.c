@@ -1,11 +1,11 @@
 /* Stage 1 turns text into vectors and spreads them over the replicas of stage 2.
  *
  * Nothing is lost, because a copy of every request stays here until the leader says that it has been answered
- * (Message.completed). When a replica dies, all copies that it was sent go to the other one; some of these have
- * been answered already, and the leader drops the second answer.
+ * (Message.completed). When a replica dies, all copies that it was sent go to the other one; some of these
+ * have been answered already, and the leader drops the second answer.
  *
- * A receive for the next credit is always posted on every replica's link. So the death of a replica is noticed
- * at once, whatever stage 1 is waiting for: that receive ends with mwRemoteError.
+ * A receive for the next credit is always posted on every replica's link. So the death of a replica is
+ * noticed at once, whatever stage 1 is waiting for: that receive ends with mwRemoteError.
  */
 #include "pipeline.h"
 

@@ -1,4 +1,4 @@
-/* The leader feeds requests at a fixed rate and checks every answer against a reference computed beforehand. */
+/* The leader feeds requests at a fixed rate and checks every answer against a reference made beforehand. */
 #include "pipeline.h"
 
 typedef struct {
@@ -102,8 +102,8 @@ void run_leader(const Options* options) {
   report(REPORT_READY, 0, 0, 0, 0);
   uint64_t start = now_ns();
 
-  /* One send and one receive are on their way at the same time: the leader never waits for one of them alone, so
-   * the pipeline cannot fill up and lock. */
+  /* One send and one receive are on their way at the same time: the leader never waits for one of them alone,
+   * so the pipeline cannot fill up and lock. */
   mwRequest_t requests[2] = {NULL, NULL};
   requests[1] = link_post_recv(&stage3, &incoming, sizeof incoming);
   for (;;) {

@@ -118,7 +118,7 @@ static int reap(Books* books, const Options* options) {
       tell(books, "a new stage2%c is started", 'a' + VICTIM);
       spawn(options, ROLE_STAGE2, VICTIM, 2);
     } else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-      static const char* const names[ROLE_COUNT] = {"the leader", "stage 1", "a replica of stage 2", "stage 3"};
+      static const char* const names[ROLE_COUNT] = {"the leader", "stage 1", "a stage 2", "stage 3"};
       fprintf(stderr, "%s %s %d\n", names[who->role], WIFSIGNALED(status) ? "died by signal" : "exited with",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
       return -1;

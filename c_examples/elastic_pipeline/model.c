@@ -23,7 +23,7 @@ void model_init(void) {
   fill(&head[0][0], sizeof head / sizeof(float), 3, 0.1f);
 }
 
-/* out = in * matrix. Row by row, so that the compiler can vectorize without changing the order of additions. */
+/* out = in * matrix. Row by row, so that the compiler can vectorize and keep the order of additions. */
 static void multiply(const float* in, const float* matrix, float* out, int columns) {
   for (int j = 0; j < columns; ++j) out[j] = 0.0f;
   for (int i = 0; i < DIM; ++i) {

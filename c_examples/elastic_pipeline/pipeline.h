@@ -4,9 +4,9 @@
  *     leader --> stage1 -+              +-> stage3 --> leader
  *                        +--> stage2b --+
  *
- * Every arrow is a world of two processes, so every link is a fault domain of its own. When stage2a is killed,
- * the worlds on its two sides break and nothing else does: stage 1 sends what was lost to stage2b, and a new
- * stage2a joins by two new worlds while traffic flows.
+ * Every arrow is a world of two processes, so every link is a fault domain of its own. When stage2a is
+ * killed, the worlds on its two sides break and nothing else does: stage 1 sends what was lost to stage2b, and
+ * a new stage2a joins by two new worlds while traffic flows.
  *
  *     main.c        the supervisor: starts the processes, kills one, starts the replacement, keeps the books
  *     leader.c      feeds requests at a fixed rate and hands each answer to the supervisor
@@ -26,7 +26,7 @@
 
 enum { REPLICAS = 2, DIM = 256, LOGITS = 16, TEXT_BYTES = DIM * (int)sizeof(float) };
 
-/* Requests on their way at any time. Ids on their way lie within one window, so `id % WINDOW` names a slot. */
+/* Requests on their way at any time. Their ids lie within one window, so `id % WINDOW` names a slot. */
 enum { WINDOW = 64 };
 
 /* Requests that one replica may hold; it returns a credit for each. */

@@ -8,7 +8,8 @@ static mwWorld_t alone, pair[2];
 static void still_works(int line) {
   int32_t in = 20, out = 0;
   mwResult_t result = mwAllReduce(&in, &out, 1, mwInt32, mwSum, alone, NULL);
-  check_that(result == mwSuccess && out == 20, __FILE__, line, "a good call after bad ones", mwGetLastError(NULL));
+  check_that(result == mwSuccess && out == 20, __FILE__, line, "a good call after bad ones",
+             mwGetLastError(NULL));
 }
 #define STILL_WORKS() still_works(__LINE__)
 

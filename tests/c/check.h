@@ -1,4 +1,4 @@
-/* Checks of the C tests. A failed check is printed and counted and the test goes on; main returns check_report(). */
+/* Checks of the C tests. A failed check is printed and counted, the test goes on; main returns check_report(). */
 #ifndef MW_TESTS_CHECK_H
 #define MW_TESTS_CHECK_H
 
@@ -30,7 +30,8 @@ static inline void check_result(mwResult_t expected, mwResult_t result, const ch
     return;
   }
   snprintf(detail, sizeof detail, "returned \"%s\" (%d), expected \"%s\" (%d); last error: %.200s",
-           mwGetErrorString(result), (int)result, mwGetErrorString(expected), (int)expected, mwGetLastError(NULL));
+           mwGetErrorString(result), (int)result, mwGetErrorString(expected), (int)expected,
+           mwGetLastError(NULL));
   check_that(0, file, line, call, detail);
 }
 
@@ -41,7 +42,8 @@ static inline void check_refused(const char* argument, mwResult_t result, const 
   const char* text = mwGetLastError(NULL);
   check_result(mwInvalidArgument, result, file, line, call);
   if (result != mwInvalidArgument) return;
-  snprintf(detail, sizeof detail, "the sentence does not name \"%s\": %.300s", argument, text == NULL ? "" : text);
+  snprintf(detail, sizeof detail, "the sentence does not name \"%s\": %.300s", argument,
+           text == NULL ? "" : text);
   check_that(text != NULL && strstr(text, argument) != NULL, file, line, call, detail);
 }
 

@@ -1,7 +1,7 @@
 /* Every operation with every type, in and out of place, on worlds of one to four threads of this process.
  *
- * Values are small integers that even 8-bit floats hold exactly, at every step of a reduction, so results compare
- * bit for bit. Guard bytes show writes beyond a buffer; inputs must come out unchanged.
+ * Values are small integers that even 8-bit floats hold exactly, at every step of a reduction, so results
+ * compare bit for bit. Guard bytes show writes beyond a buffer; inputs must come out unchanged.
  */
 #define _DEFAULT_SOURCE
 #include "check.h"
@@ -43,7 +43,7 @@ static uint64_t encode(int value) {
 
 static void put(unsigned char* buffer, size_t index, int value) {
   uint64_t bits = encode(value);
-  memcpy(buffer + index * (size_t)type->size, &bits, (size_t)type->size); /* little-endian, as all our machines */
+  memcpy(buffer + index * (size_t)type->size, &bits, (size_t)type->size); /* little-endian */
 }
 
 static int holds(const unsigned char* buffer, size_t index, int value) {
@@ -64,15 +64,16 @@ static unsigned char* new_buffer(size_t elements) {
 
 static void free_buffer(unsigned char* buffer, size_t elements, const char* operation) {
   int intact = 1;
-  for (int i = 0; i < GUARD; ++i) intact = intact && buffer[elements * (size_t)type->size + (size_t)i] == 0x5a;
+  unsigned char* end = buffer + elements * (size_t)type->size;
+  for (int i = 0; i < GUARD; ++i) intact = intact && end[i] == 0x5a;
   check_that(intact, __FILE__, __LINE__, operation, "wrote beyond the end of a buffer");
   free(buffer);
 }
 
 static void verdict(int right, const char* operation, int nranks, int rank) {
   char what[128];
-  snprintf(what, sizeof what, "%s of %d x %s, %d ranks, %s, rank %d", operation, (int)count, type->name, nranks,
-           in_place ? "in place" : "out of place", rank);
+  snprintf(what, sizeof what, "%s of %d x %s, %d ranks, %s, rank %d", operation, (int)count, type->name,
+           nranks, in_place ? "in place" : "out of place", rank);
   check_that(right, __FILE__, __LINE__, what, "wrong data");
 }
 
@@ -187,7 +188,9 @@ static void all_to_all(mwWorld_t world, int nranks, int rank) {
   int right = 1;
   for (size_t i = 0; i < total; ++i) put(send, i, given(rank + (int)(i / count), i % count));
   CHECK_OK(mwAllToAll(send, recv, count, type->type, world, NULL));
-  for (size_t i = 0; i < total; ++i) right = right && holds(recv, i, given((int)(i / count) + rank, i % count));
+  for (size_t i = 0; i < total; ++i) {
+    right = right && holds(recv, i, given((int)(i / count) + rank, i % count));
+  }
   verdict(right, "mwAllToAll", nranks, rank);
   free_buffer(recv, total, "mwAllToAll");
   free_buffer(send, total, "mwAllToAll");
