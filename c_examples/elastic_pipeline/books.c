@@ -2,7 +2,7 @@
 #include "pipeline.h"
 #include "supervisor.h"
 
-enum { WINDOW_NS = 100000000, STEP_NS = 10000000, SECOND_NS = 1000000000, BAR = 30 };
+enum { WINDOW_NS = 100000000, STEP_NS = 10000000, SECOND_NS = 1000000000, FRAME_NS = 50000000, BAR = 30 };
 
 void books_open(Books* books, const Options* options, int quiet) {
   memset(books, 0, sizeof *books);
@@ -15,9 +15,10 @@ void books_open(Books* books, const Options* options, int quiet) {
 
 void tell(const Books* books, const char* format, ...) {
   va_list arguments;
+  uint64_t time = books->telling != 0 ? books->telling : now_ns();
   if (books->quiet) return;
   if (books->terminal) printf("\r\033[K");
-  printf("%7.3f s  ", books->ready_at == 0 ? 0.0 : (double)(now_ns() - books->ready_at) / 1e9);
+  printf("%7.3f s  ", books->ready_at == 0 ? 0.0 : (double)(time - books->ready_at) / 1e9);
   va_start(arguments, format);
   vprintf(format, arguments);
   va_end(arguments);
@@ -49,6 +50,7 @@ static void answer_came(Books* books, const Report* record) {
 
 void books_enter(Books* books, const Report* record) {
   const int name = 'a' + record->replica;
+  books->telling = record->time_ns;
   switch ((ReportKind)record->kind) {
     case REPORT_READY:
       books->ready_at = record->time_ns;
@@ -73,6 +75,7 @@ void books_enter(Books* books, const Report* record) {
       tell(books, "stage %d is connected to the new stage2%c", record->role == ROLE_STAGE1 ? 1 : 3, name);
       break;
   }
+  books->telling = 0;
 }
 
 /* Once a second a line; on a terminal a bar as well. */
@@ -91,7 +94,8 @@ void books_show(Books* books) {
     tell(books, "%llu answered, %.0f/s: stage2a %.0f/s, stage2b %.0f/s", (unsigned long long)books->answered,
          rates[0] + rates[1], rates[0], rates[1]);
   }
-  if (books->terminal) {
+  if (books->terminal && now - books->drawn_at >= FRAME_NS) {
+    books->drawn_at = now;
     int full = (int)(books->answered * BAR / books->requests);
     printf("\r\033[K[%.*s%.*s] %llu/%llu", full, "##############################", BAR - full,
            "..............................", (unsigned long long)books->answered,

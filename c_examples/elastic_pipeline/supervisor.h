@@ -27,6 +27,8 @@ typedef struct {
   uint64_t detected_at;
   uint64_t recovered_at;
   uint64_t shown_at;
+  uint64_t drawn_at;
+  uint64_t telling;       /* when what is being told happened; 0: now */
 } Books;
 
 void books_open(Books* books, const Options* options, int quiet);
