@@ -1,0 +1,101 @@
+# Needs Rust (cargo) and a C compiler. A C++ compiler and valgrind are used where they exist.
+#
+#   make demo      serve requests through a pipeline, kill one of its processes, watch it recover
+#   make test      everything that is checked: formatting, lints, Rust and C tests, examples, header, symbols
+#   make lib       target/release/libmultiworld.so
+#   make examples  build/examples/*
+#   make install   PREFIX=/usr/local, DESTDIR honoured
+#   make header    regenerate include/multiworld.h
+#   make clean
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SOVERSION := 1
+
+CARGO ?= cargo
+CC ?= cc
+CFLAGS ?= -O2 -g
+STRICT := -std=c99 -Wall -Wextra -Werror -pedantic
+# cargo names the library without a version; programs are linked to its soname, which build/lib provides.
+LIB := build/lib/libmultiworld.so.$(SOVERSION)
+C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
+LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm
+
+PIPELINE_SOURCES := $(wildcard c_examples/elastic_pipeline/*.c)
+PIPELINE_HEADERS := $(wildcard c_examples/elastic_pipeline/*.h)
+EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c)) build/examples/elastic_pipeline
+C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
+ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
+
+.PHONY: all lib examples c-tests asan-tests demo test header install clean cargo-lib
+
+all: lib examples
+
+# cargo knows best whether anything is out of date.
+cargo-lib:
+	$(CARGO) build --release --lib
+
+build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
+	@mkdir -p build/lib
+	@cmp -s target/release/libmultiworld.so $@ || install -m 755 target/release/libmultiworld.so $@
+	@ln -sf libmultiworld.so.$(SOVERSION) build/lib/libmultiworld.so
+
+lib: $(LIB)
+examples: $(EXAMPLES)
+c-tests: $(C_TESTS)
+asan-tests: $(ASAN_TESTS)
+
+build/examples/elastic_pipeline: $(PIPELINE_SOURCES) $(PIPELINE_HEADERS) c_examples/common.h include/multiworld.h | $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(PIPELINE_SOURCES) -o $@ $(LINK)
+
+build/examples/%: c_examples/%.c c_examples/common.h include/multiworld.h | $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $< -o $@ $(LINK)
+
+build/tests/quick_start.c: README.md tests/extract.sh
+	@mkdir -p $(@D)
+	tests/extract.sh README.md > $@
+
+build/tests/quick_start: build/tests/quick_start.c include/multiworld.h | $(LIB)
+	$(CC) $(C_FLAGS) $< -o $@ $(LINK)
+
+build/tests/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $< -o $@ $(LINK)
+
+build/asan/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined $< -o $@ $(LINK)
+
+demo: build/examples/elastic_pipeline
+	build/examples/elastic_pipeline
+
+test:
+	CARGO="$(CARGO)" CC="$(CC)" tests/run.sh
+
+header:
+	MW_BLESS=1 $(CARGO) test --test header
+
+build/multiworld.pc: Makefile Cargo.toml
+	@mkdir -p build
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	  'Name: multiworld' \
+	  'Description: Many NCCL-like communicators per process, each its own fault domain' \
+	  'Version: $(VERSION)' 'Libs: -L$${libdir} -lmultiworld' 'Cflags: -I$${includedir}' > $@
+
+install: lib
+	@rm -f build/multiworld.pc
+	@$(MAKE) --no-print-directory build/multiworld.pc
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 target/release/libmultiworld.so $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
+	ln -sf libmultiworld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(SOVERSION)
+	ln -sf libmultiworld.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so
+	install -m 644 include/multiworld.h $(DESTDIR)$(INCLUDEDIR)/multiworld.h
+	install -m 644 build/multiworld.pc $(DESTDIR)$(LIBDIR)/pkgconfig/multiworld.pc
+
+clean:
+	$(CARGO) clean
+	rm -rf build
