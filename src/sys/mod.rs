@@ -3,3 +3,6 @@
 //! | module | provides |
 //! |---|---|
 //! | `clock` | monotonic time |
+//! | `eventfd` | a counter that `poll` can wait for |
+
+pub mod eventfd;
