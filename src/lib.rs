@@ -2,6 +2,7 @@
 #![allow(non_camel_case_types)]
 
 pub mod auth;
+pub mod capi;
 pub mod collective;
 pub mod config;
 pub mod error;

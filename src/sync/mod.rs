@@ -1,5 +1,7 @@
 //! The one door to atomics, locks and channels.
 
+pub mod slab;
+
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub use std::sync::atomic;
 pub use std::sync::{Arc, OnceLock, Weak};

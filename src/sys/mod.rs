@@ -4,11 +4,16 @@
 //! |---|---|
 //! | `bell` | waking a thread that waits for messages, from any process |
 //! | `clock` | monotonic time in nanoseconds |
+//! | `eventfd` | a counter to poll |
+//! | `fdpass` | sending descriptors along with bytes |
 //! | `futex` | waiting on a word of shared memory, on one or on many |
+//! | `interfaces` | which address to listen on |
 //! | `memory` | shared memory without a name |
+//! | `poll` | epoll and eventfd |
 //! | `process` | identities, reading a peer's memory, fork detection |
 //! | `robust` | words that the kernel marks when this process dies |
 //! | `sleeper` | sleeping on sockets and the doorbell at once |
+//! | `socket` | listening, connecting, credentials |
 //! | `stream` | vectored non-blocking socket I/O, socket options |
 
 pub mod bell;

@@ -1,0 +1,206 @@
+//! Groups: what a thread posts between mwGroupStart and its end.
+
+use super::arg::Out;
+use super::boundary::guard;
+use super::handle::{self, mwRequest_t};
+use super::result::mwResult_t;
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::world::{Call, Request, World};
+use std::cell::RefCell;
+use std::ptr;
+
+thread_local! {
+    static GROUP: RefCell<Group<Arc<World>>> = const { RefCell::new(Group::new()) };
+}
+
+/// What a thread has posted since its outermost mwGroupStart. `W` is a world.
+struct Group<W> {
+    depth: u32,
+    calls: Vec<(W, Call)>,
+    /// The first error of a call in the group. It poisons the group: nothing of it will be started.
+    error: Option<Error>,
+}
+
+impl<W> Group<W> {
+    const fn new() -> Group<W> {
+        Group { depth: 0, calls: Vec::new(), error: None }
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.depth =
+            self.depth.checked_add(1).ok_or_else(|| Error::usage("mwGroupStart: too many open groups"))?;
+        Ok(())
+    }
+
+    fn add(&mut self, world: W, call: Call) {
+        self.calls.push((world, call));
+    }
+
+    fn poison(&mut self, err: &Error) {
+        if self.depth > 0 && self.error.is_none() {
+            self.error = Some(err.clone());
+        }
+    }
+
+    /// What the outermost end starts; `None` at an inner one.
+    fn end(&mut self) -> Result<Option<Vec<(W, Call)>>> {
+        match self.depth {
+            0 => Err(Error::usage("mwGroupEnd: no group is open in this thread")),
+            1 => self.close().map(Some),
+            _ => {
+                self.depth -= 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// What mwGroupSubmit starts.
+    fn submit(&mut self) -> Result<Vec<(W, Call)>> {
+        match self.depth {
+            0 => Err(Error::usage("mwGroupSubmit: no group is open in this thread")),
+            1 => self.close(),
+            n => Err(Error::usage(format!(
+                "mwGroupSubmit: inside {n} groups; only the outermost is submitted"
+            ))),
+        }
+    }
+
+    fn close(&mut self) -> Result<Vec<(W, Call)>> {
+        self.depth = 0;
+        let calls = std::mem::take(&mut self.calls);
+        match self.error.take() {
+            Some(err) => Err(err),
+            None => Ok(calls),
+        }
+    }
+}
+
+/// Whether this thread has an open group.
+pub(super) fn is_open() -> bool {
+    GROUP.with_borrow(|group| group.depth > 0)
+}
+
+/// Posts a checked call in the open group.
+pub(super) fn add(world: Arc<World>, call: Call) {
+    GROUP.with_borrow_mut(|group| group.add(world, call));
+}
+
+/// Makes the open group, if there is one, fail with this error.
+pub(super) fn poison(err: Error) -> Error {
+    GROUP.with_borrow_mut(|group| group.poison(&err));
+    err
+}
+
+/// For calls that wait for other ranks and cannot be part of a group.
+pub(super) fn refuse(function: &str) -> Result<()> {
+    if is_open() {
+        return Err(Error::usage(format!("{function}: not allowed between mwGroupStart and mwGroupEnd")));
+    }
+    Ok(())
+}
+
+/// Opens a group: operations that this thread posts from now on are checked at once, but started by the mwGroupEnd
+/// (or mwGroupSubmit) that belongs to it, and then progress together. Groups may be nested; only the outermost one
+/// counts. A group may span worlds.
+#[unsafe(no_mangle)]
+pub extern "C" fn mwGroupStart() -> mwResult_t {
+    guard(|| GROUP.with_borrow_mut(Group::start))
+}
+
+/// Closes a group. The outermost one starts everything posted in it and, on the host backend, returns when all of it
+/// is done: mwSuccess, or the first error; operations of other worlds than the failed one complete. If an operation
+/// of the group was refused when it was posted, that error is returned and nothing is started. An empty group does
+/// nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn mwGroupEnd() -> mwResult_t {
+    guard(|| {
+        let Some(calls) = GROUP.with_borrow_mut(Group::end)? else { return Ok(()) };
+        if calls.is_empty() {
+            return Ok(());
+        }
+        let done = Request::submit(calls, false).wait(None);
+        done.unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended early")))
+    })
+}
+
+/// Closes a group as mwGroupEnd does, but does not wait: gives a request for everything posted in it. Only for the
+/// outermost group. The buffers must stay valid, and those that are written untouched, until the request is done. On
+/// an error the request is NULL and nothing is started; a wrong argument or an inner group leaves the group open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mwGroupSubmit(request: *mut mwRequest_t) -> mwResult_t {
+    guard(|| {
+        // SAFETY: writable by the contract of every output argument.
+        let out = unsafe { Out::new(request, "request") }?;
+        out.set(ptr::null_mut());
+        let calls = GROUP.with_borrow_mut(Group::submit)?;
+        out.set(handle::issue_request(Request::submit(calls, true))?);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DataType, OpKind, RedOp, Reduction};
+
+    fn call() -> Call {
+        Call {
+            kind: OpKind::Barrier,
+            send: false,
+            sendbuf: ptr::null(),
+            recvbuf: ptr::null_mut(),
+            count: 0,
+            dtype: DataType::Int8,
+            reduction: Reduction::Builtin(RedOp::Sum),
+            peer: 0,
+        }
+    }
+
+    fn worlds(calls: Vec<(u8, Call)>) -> Vec<u8> {
+        calls.into_iter().map(|(world, _)| world).collect()
+    }
+
+    #[test]
+    fn only_the_outermost_end_starts_anything() {
+        let mut group = Group::new();
+        group.start().unwrap();
+        group.add(1, call());
+        group.start().unwrap();
+        group.add(2, call());
+        assert!(group.end().unwrap().is_none());
+        group.add(3, call());
+        assert_eq!(worlds(group.end().unwrap().unwrap()), [1, 2, 3]);
+        assert!(group.end().unwrap_err().to_string().contains("no group is open"));
+    }
+
+    #[test]
+    fn the_first_error_poisons_the_whole_group_and_no_other() {
+        let mut group = Group::new();
+        group.poison(&Error::argument("outside of a group"));
+        group.start().unwrap();
+        group.add(1, call());
+        group.start().unwrap();
+        group.poison(&Error::argument("peer: first"));
+        group.poison(&Error::argument("peer: second"));
+        assert!(group.end().unwrap().is_none());
+        group.add(1, call());
+        assert_eq!(group.end().unwrap_err().to_string(), "peer: first");
+        group.start().unwrap();
+        group.add(2, call());
+        assert_eq!(worlds(group.submit().unwrap()), [2]);
+    }
+
+    #[test]
+    fn submit_is_for_the_outermost_group() {
+        let mut group = Group::new();
+        assert!(group.submit().unwrap_err().to_string().contains("no group is open"));
+        group.start().unwrap();
+        group.start().unwrap();
+        group.add(1, call());
+        assert!(group.submit().unwrap_err().to_string().contains("inside 2 groups"));
+        assert!(group.end().unwrap().is_none());
+        assert_eq!(worlds(group.submit().unwrap()), [1]);
+        assert_eq!(group.depth, 0);
+    }
+}
