@@ -4,7 +4,7 @@ use super::{State, World};
 use crate::error::{Code, Error, Result};
 use crate::fault::health::{News, Notice};
 use crate::observe::events::{self, Event, EventKind};
-use crate::progress::wait::{self, Driver};
+use crate::progress::wait;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sys::clock;

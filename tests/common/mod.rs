@@ -1,0 +1,180 @@
+//! Ranks as real processes: a test starts itself again with a role, talks to it over its standard streams, and kills
+//! it like the world does.
+#![allow(dead_code)]
+
+use multiworld::types::{DataType, OpKind, RedOp, Reduction};
+use multiworld::world::Call;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A hang is a failure, long before CI's patience ends.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A rank in a process of its own.
+pub struct Rank {
+    pub child: Child,
+    out: BufReader<ChildStdout>,
+    to: ChildStdin,
+}
+
+/// An address on loopback that nobody listens on.
+pub fn store_address() -> String {
+    let l = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("tcp://{}", l.local_addr().expect("its address"))
+}
+
+/// CLOCK_MONOTONIC, the same on all processes of the machine.
+pub fn now_ns() -> u64 {
+    multiworld::sys::clock::monotonic_ns()
+}
+
+impl Rank {
+    /// Starts this test binary again; its test `entry` sees `role` and `args`.
+    pub fn start(entry: &str, role: &str, args: &[String], env: &[(&str, &str)]) -> Rank {
+        let mut c = Command::new(std::env::current_exe().expect("own path"));
+        c.args([entry, "--exact", "--nocapture", "--test-threads=1"])
+            .env("MW_TEST_ROLE", role)
+            .env("MW_TEST_ARGS", args.join("\n"))
+            .env("MW_IFNAME", "lo")
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe; a rank never outlives its test.
+        unsafe {
+            use std::os::unix::process::CommandExt;
+            c.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut child = c.spawn().expect("starting a rank");
+        let out = BufReader::new(child.stdout.take().expect("stdout"));
+        let to = child.stdin.take().expect("stdin");
+        Rank { child, out, to }
+    }
+
+    /// The next line that the role has said with [`say`].
+    pub fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.out.read_line(&mut line).unwrap_or(0) == 0 {
+                return None;
+            }
+            // The test harness prints "test name ... " without a newline in front of the first.
+            if let Some(at) = line.find("MW>") {
+                return Some(line[at + 3..].trim_end().to_string());
+            }
+        }
+    }
+
+    /// The next line, which must be this one.
+    pub fn expect(&mut self, what: &str) {
+        let got = self.hear();
+        assert_eq!(got.as_deref(), Some(what));
+    }
+
+    /// Sends the role a line.
+    pub fn tell(&mut self, line: &str) {
+        // A rank that was killed cannot hear; the test finds out where it asks.
+        let _ = writeln!(self.to, "{line}");
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Kills it; answers when.
+    pub fn kill(&mut self) -> u64 {
+        let at = now_ns();
+        self.signal(libc::SIGKILL);
+        at
+    }
+
+    /// Waits for a clean end.
+    pub fn finish(mut self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().expect("waiting for a rank") {
+                Some(status) => {
+                    assert!(status.success(), "a rank ended with {status}");
+                    return;
+                }
+                None if Instant::now() > until => panic!("a rank hangs"),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl Drop for Rank {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The role of this process and its arguments, if it is a rank.
+pub fn role() -> Option<(String, Vec<String>)> {
+    let role = std::env::var("MW_TEST_ROLE").ok()?;
+    let args = std::env::var("MW_TEST_ARGS").unwrap_or_default();
+    // A rank that hangs ends by itself.
+    std::thread::spawn(|| {
+        std::thread::sleep(5 * PATIENCE);
+        eprintln!("rank hangs");
+        std::process::exit(3);
+    });
+    Some((role, args.split('\n').map(str::to_string).collect()))
+}
+
+/// Says a line to the test.
+pub fn say(line: &str) {
+    println!("MW>{line}");
+    std::io::stdout().flush().expect("stdout");
+}
+
+/// Hears a line from the test.
+pub fn listen() -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("stdin");
+    line.trim_end().to_string()
+}
+
+fn call(kind: OpKind) -> Call {
+    Call {
+        kind,
+        send: false,
+        sendbuf: std::ptr::null(),
+        recvbuf: std::ptr::null_mut(),
+        count: 0,
+        dtype: DataType::Uint8,
+        reduction: Reduction::Builtin(RedOp::Sum),
+        peer: 0,
+    }
+}
+
+pub fn send(data: &[u8], peer: u32) -> Call {
+    Call { send: true, sendbuf: data.as_ptr(), count: data.len(), peer: peer as i32, ..call(OpKind::PointToPoint) }
+}
+
+pub fn recv(data: &mut [u8], peer: u32) -> Call {
+    Call { recvbuf: data.as_mut_ptr(), count: data.len(), peer: peer as i32, ..call(OpKind::PointToPoint) }
+}
+
+pub fn barrier() -> Call {
+    call(OpKind::Barrier)
+}
+
+/// Any collective on bytes; `count` as the operation defines it.
+pub fn collective(kind: OpKind, input: &[u8], output: &mut [u8], count: usize, root: u32) -> Call {
+    Call { sendbuf: input.as_ptr(), recvbuf: output.as_mut_ptr(), count, peer: root as i32, ..call(kind) }
+}
+
+/// p-th percentile of sorted values.
+pub fn percentile(sorted: &[f64], p: f64) -> f64 {
+    let at = ((sorted.len() as f64 - 1.0) * p / 100.0).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
