@@ -4,7 +4,31 @@
 //! carries out the local actions in order, posts the messages, and goes to the next step when all are done. The
 //! same plans run under a simulated network in the tests.
 
+//!
+//! Every algorithm is a file of its own that begins with how it works and what it costs. In the costs, n is the
+//! number of ranks and B the bytes of the caller's count; a step is one round of messages, and bytes are those a
+//! rank sends, which it also receives unless something else is said. [`Tuning`] says where one algorithm takes
+//! over from another.
+
+mod all_gather;
+mod all_reduce;
+mod all_to_all;
+mod barrier;
+mod broadcast;
+mod frame;
+mod gather;
+mod plan;
 pub mod reduce;
+mod reduce_scatter;
+mod reduce_to_root;
+#[cfg(test)]
+mod simulate;
+#[cfg(test)]
+mod tests;
+mod tuning;
+
+pub use plan::Plan;
+pub use tuning::Tuning;
 
 use crate::transport::ReduceFn;
 use crate::types::{DataType, OpKind, Reduction};
@@ -31,15 +55,48 @@ pub struct Shape {
     pub in_place: bool,
 }
 
+impl Shape {
+    /// Bytes of the input and of the output that an operation uses on this rank, as NCCL defines them; 0 for a
+    /// buffer that is ignored and may be NULL. `None` where one of them, or one that another rank needs, is larger
+    /// than an address space.
+    pub fn lengths(&self) -> Option<(usize, usize)> {
+        let each = self.count.checked_mul(self.dtype.size()).filter(|len| isize::try_from(*len).is_ok())?;
+        let all = || {
+            let all = each.checked_mul(usize::try_from(self.nranks).ok()?)?;
+            isize::try_from(all).is_ok().then_some(all)
+        };
+        let root = self.rank == self.root;
+        let at_root = |len| if root { len } else { 0 };
+        Some(match self.kind {
+            OpKind::PointToPoint | OpKind::AllReduce => (each, each),
+            OpKind::Broadcast => (at_root(each), each),
+            OpKind::Reduce => (each, at_root(each)),
+            OpKind::AllGather => (each, all()?),
+            OpKind::ReduceScatter => (all()?, each),
+            OpKind::AllToAll => (all()?, all()?),
+            OpKind::Gather => (each, at_root(all()?)),
+            OpKind::Scatter => (at_root(all()?), each),
+            OpKind::Barrier => (0, 0),
+        })
+    }
+}
+
 /// A buffer of this rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buf {
-    /// The caller's send buffer; never written.
+    /// The caller's send buffer; never written, except where it is the output.
     Input,
     /// The caller's receive buffer.
     Output,
     /// Temporary memory of [`Plan::scratch_len`] bytes.
     Scratch,
+}
+
+impl Buf {
+    /// `len` bytes from `off` on.
+    pub const fn at(self, off: usize, len: usize) -> Slice {
+        Slice { buf: self, off, len }
+    }
 }
 
 /// A range of bytes in one of the buffers.
