@@ -50,7 +50,7 @@ fn conforms() {
 #[test]
 fn random_schedules_with_tiny_buffers() {
     for seed in 0..8 {
-        random_schedule(&|| ends(Some(4096)), seed, 30, 60_000);
+        random_schedule(&|| ends(Some(16384)), seed, 30, 60_000);
     }
 }
 
