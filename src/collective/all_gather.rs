@@ -2,8 +2,8 @@
 //!
 //! **Direct**, for small messages: everybody sends to everybody at once. One step, (n - 1) B bytes.
 //!
-//! **Ring**, for large ones: in every step a rank passes on the part it received in the one before. n - 1 steps,
-//! (n - 1) B bytes, and only one neighbour at a time.
+//! **Ring**, for large ones: in every step a rank passes on the part it received in the one before. n - 1
+//! steps, (n - 1) B bytes, and only one neighbour at a time.
 //!
 //! In both, own input is copied to its place last, when nobody waits for it.
 

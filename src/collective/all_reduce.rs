@@ -1,16 +1,16 @@
 //! AllReduce: everybody's input combined, on every rank, with the same bits on all of them.
 //!
-//! **Recursive doubling**, for small messages. In round j ranks whose numbers differ in bit j exchange what they
-//! have and both combine it, with the lower rank's operand on the left on both sides, so that both compute the
-//! very same expression. When n is not a power of two, the first 2 (n - 2^m) ranks pair up before: the odd one
-//! hands its input to the even one, sits the rounds out and is told the result. log2 n steps and n a power of two:
-//! B log2 n bytes; else two more steps and 2 B more bytes. Needs B of temporary memory.
+//! **Recursive doubling**, for small messages. In round j ranks whose numbers differ in bit j exchange what
+//! they have and both combine it, with the lower rank's operand on the left on both sides, so that both
+//! compute the very same expression. When n is not a power of two, the first 2 (n - 2^m) ranks pair up
+//! before: the odd one hands its input to the even one, sits the rounds out and is told the result.
+//! floor(log2 n) rounds of B bytes, and two more where n is not a power of two. Needs B of temporary memory.
 //!
-//! **Ring**, for large ones. The buffer is cut into n blocks. First every block travels once around the ring and
-//! each rank adds its input (reduce-scatter): after n - 1 steps rank r has the sum of block r + 1. Then the sums
-//! travel around (all-gather). 2 (n - 1) steps, 2 B (n - 1) / n bytes, the least that is possible. Each block is
-//! computed on one rank only, and input is copied block by block just before it is needed, while it is in cache
-//! anyway.
+//! **Ring**, for large ones. The buffer is cut into n blocks. First every block travels once around the ring
+//! and each rank adds its input (reduce-scatter): after n - 1 steps rank r has the sum of block r + 1. Then
+//! the sums travel around (all-gather). 2 (n - 1) steps, 2 B (n - 1) / n bytes, the least that is possible.
+//! Each block is computed on one rank only, and input is copied block by block just before it is needed,
+//! while it is in cache anyway.
 
 use super::frame::{Frame, Pieces, recv, recv_reduce, send};
 use super::plan::Schedule;
@@ -29,7 +29,8 @@ pub(super) struct AllReduceDoubling {
 enum Part {
     /// Its input goes to its even neighbour, the result comes from there.
     Folded,
-    /// Takes part in the rounds under this number; `stands_for` says whether its odd neighbour is folded into it.
+    /// Takes part in the rounds under this number; `stands_for` says whether its odd neighbour is folded into
+    /// it.
     Active { number: usize, stands_for: bool },
 }
 
@@ -53,9 +54,9 @@ impl AllReduceDoubling {
         if number < folded { 2 * number } else { number + folded }
     }
 
-    /// Where the sum is before round `j`, and where the peer's goes. The higher rank of a pair combines into the
-    /// peer's operand, so the two buffers change places in every round in which this rank is the higher one. They
-    /// start such that the last sum is in the output.
+    /// Where the sum is before round `j`, and where the peer's goes. The higher rank of a pair combines into
+    /// the peer's operand, so the two buffers change places in every round in which this rank is the higher
+    /// one. They start such that the last sum is in the output.
     fn buffers(&self, number: usize, j: usize) -> (Slice, Slice) {
         let (output, scratch) = (self.frame.part(Buf::Output, 0), self.frame.part(Buf::Scratch, 0));
         if (number >> j).count_ones().is_multiple_of(2) { (output, scratch) } else { (scratch, output) }

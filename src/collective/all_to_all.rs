@@ -1,12 +1,13 @@
 //! AllToAll: part s of rank r's input becomes part r of rank s's output. B is one part.
 //!
-//! **Direct**: everybody sends to everybody at once. One step, (n - 1) B bytes. In place the whole input is set
-//! aside first, which costs a copy and n B of temporary memory.
+//! **Direct**: everybody sends to everybody at once. One step, (n - 1) B bytes. In place the whole input is
+//! set aside first, which costs a copy and n B of temporary memory.
 //!
-//! **Pairwise**, for large buffers in place: in step s the ranks whose numbers add up to s (mod n) exchange their
-//! parts, each after setting the one it sends aside. n steps, (n - 1) B bytes, B of temporary memory. A rank that
-//! works in place and one that does not get along: each sends one message to each, those of the direct one are all
-//! posted from the start, and the pairs of the others follow one global order.
+//! **Pairwise**, for large buffers in place: in step s the ranks whose numbers add up to s (mod n) exchange
+//! their parts, each after setting the one it sends aside. n steps, (n - 1) B bytes, B of temporary memory.
+//! Ranks in place and ranks out of place can be in the same operation: every pair exchanges one message each
+//! way, the direct ones have all of theirs posted from the start, and the pairs of the others follow one
+//! global order.
 
 use super::frame::{Frame, copy, recv, send};
 use super::plan::Schedule;

@@ -1,6 +1,6 @@
-//! Barrier by dissemination: in round j every rank tells the one 2^j after it that it has arrived, and hears from
-//! the one 2^j before it. What a rank hears in round j vouches for 2^j ranks, so after ceil(log2 n) rounds it has
-//! heard of all. ceil(log2 n) steps, no bytes: an empty message is enough.
+//! Barrier by dissemination: in round j every rank tells the one 2^j after it that it has arrived, and hears
+//! from the one 2^j before it. What a rank hears in round j vouches for 2^j ranks, so after ceil(log2 n)
+//! rounds it has heard of all. ceil(log2 n) steps, no bytes: an empty message is enough.
 
 use super::frame::{Frame, recv, send};
 use super::plan::Schedule;

@@ -1,12 +1,12 @@
 //! Broadcast.
 //!
-//! **Tree**, for small messages. Ranks count from the root. Rank v hears from the rank whose number is v without
-//! its lowest set bit, and tells v + 2^j for every 2^j below that bit, the largest subtree first. Two steps per
-//! rank; ceil(log2 n) messages on the longest way. A rank receives B and sends at most B log2 n.
+//! **Tree**, for small messages. Ranks count from the root. Rank v hears from the rank whose number is v
+//! without its lowest set bit, and tells v + 2^j for every 2^j below that bit, the largest subtree first. Two
+//! steps per rank; ceil(log2 n) messages on the longest way. A rank receives B and sends at most B log2 n.
 //!
-//! **Chain**, for large ones. Root, root + 1, root + 2, ... each pass on one chunk while they receive the next. With C
-//! chunks it takes C + n - 2 rounds of one chunk, so that everybody is done after little more than the time for B.
-//! A rank sends at most B and receives at most B.
+//! **Chain**, for large ones. Root, root + 1, root + 2, ... each pass on one chunk while they receive the
+//! next. With C chunks it takes C + n - 2 rounds of one chunk, so that everybody is done after little more
+//! than the time for B. A rank sends at most B and receives at most B.
 //!
 //! In both the root copies input to output after it has sent everything, when nobody waits for it.
 

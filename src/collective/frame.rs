@@ -3,8 +3,8 @@
 use super::{Action, Buf, Shape, Slice};
 use crate::types::{RedOp, Reduction};
 
-/// Every boundary inside a buffer is a multiple of this many bytes, a cache line: no element is torn apart, and no
-/// two ranks' parts share a line of an aligned buffer.
+/// Buffers are cut at multiples of this many bytes, a cache line: no element is torn apart, and no two pieces
+/// share a line of an aligned buffer.
 pub(super) const GRAIN: usize = 64;
 
 /// A shape in ranks and bytes.
@@ -117,8 +117,8 @@ fn peer(rank: usize) -> u32 {
     rank as u32
 }
 
-/// A buffer cut into pieces of equal size, a multiple of [`GRAIN`], but for the last ones: one is shorter, further
-/// ones are empty.
+/// A buffer cut into pieces of equal size, a multiple of [`GRAIN`], but for the last ones: one is shorter,
+/// further ones are empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pieces {
     bytes: usize,

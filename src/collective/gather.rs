@@ -1,9 +1,9 @@
-//! Gather: everybody's input at the root, by rank. Scatter: the parts of the root's input to the ranks they belong
-//! to. B is one part.
+//! Gather: everybody's input at the root, by rank. Scatter: the parts of the root's input to the ranks they
+//! belong to. B is one part.
 //!
-//! Both are direct: the root exchanges one message with every other rank, all at once. One step; the root receives,
-//! or sends, (n - 1) B, which no algorithm avoids, and every other rank B. The root copies its own part last, when
-//! nobody waits for it.
+//! Both are direct: the root exchanges one message with every other rank, all at once. One step; the root
+//! receives, or sends, (n - 1) B, which no algorithm avoids, and every other rank B. The root copies its own
+//! part last, when nobody waits for it.
 
 use super::frame::{Frame, recv, send};
 use super::plan::Schedule;

@@ -1,14 +1,14 @@
 //! Collective operations as schedules: which rank sends which bytes to whom, in what order.
 //!
-//! A [`Plan`] is pure: it does no I/O and knows no addresses. The engine in `progress` asks for step after step,
-//! carries out the local actions in order, posts the messages, and goes to the next step when all are done. The
-//! same plans run under a simulated network in the tests.
+//! A [`Plan`] is pure: it does no I/O and knows no addresses. The engine in `progress` asks for step after
+//! step, carries out the local actions in order, posts the messages, and goes to the next step when all are
+//! done. The same plans run under a simulated network in the tests.
 
 //!
-//! Every algorithm is a file of its own that begins with how it works and what it costs. In the costs, n is the
-//! number of ranks and B the bytes of the caller's count; a step is one round of messages, and bytes are those a
-//! rank sends, which it also receives unless something else is said. [`Tuning`] says where one algorithm takes
-//! over from another.
+//! Every algorithm is a file of its own that begins with how it works and what it costs. In the costs, n is
+//! the number of ranks and B the bytes of the caller's count; a step is one round of messages, and bytes are
+//! those a rank sends, which it also receives unless something else is said. [`Tuning`] says where one
+//! algorithm takes over from another.
 
 mod all_gather;
 mod all_reduce;
@@ -33,8 +33,8 @@ pub use tuning::Tuning;
 use crate::transport::ReduceFn;
 use crate::types::{DataType, OpKind, Reduction};
 
-/// What a caller asked for, as far as the schedule depends on it. All ranks pass the same, apart from `rank` and
-/// `in_place`.
+/// What a caller asked for, as far as the schedule depends on it. All ranks pass the same, apart from `rank`
+/// and `in_place`.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// The operation; never point-to-point.
@@ -56,9 +56,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Bytes of the input and of the output that an operation uses on this rank, as NCCL defines them; 0 for a
-    /// buffer that is ignored and may be NULL. `None` where one of them, or one that another rank needs, is larger
-    /// than an address space.
+    /// Bytes of the input and of the output that an operation uses on this rank, as NCCL defines them; 0 for
+    /// a buffer that is ignored and may be NULL. `None` where one of them, or one that another rank needs, is
+    /// larger than an address space.
     pub fn lengths(&self) -> Option<(usize, usize)> {
         let each = self.count.checked_mul(self.dtype.size()).filter(|len| isize::try_from(*len).is_ok())?;
         let all = || {

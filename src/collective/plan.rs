@@ -15,11 +15,12 @@ use crate::types::OpKind;
 /// One rank's part in one operation: a number of steps.
 ///
 /// A step's local actions are done first, in order. Then all its messages are posted together and progress
-/// concurrently. The next step begins when all of them are complete. Messages between two ranks are matched in the
-/// order in which they were posted, and have the same length on both sides; an empty one exists on both sides.
+/// concurrently. The next step begins when all of them are complete. Messages between two ranks are matched
+/// in the order in which they were posted, and have the same length on both sides; an empty one exists on
+/// both sides.
 ///
-/// No step deadlocks even where a send completes only when its receive has been posted. Within a step no message
-/// writes bytes that another one reads or writes, also where the input is the output.
+/// No step deadlocks even where a send completes only when its receive has been posted. Within a step no
+/// message writes bytes that another one reads or writes, also where the input is the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     algorithm: Algorithm,
@@ -59,7 +60,8 @@ enum Algorithm {
 impl Plan {
     /// Chooses the algorithm, from what is the same on all ranks.
     ///
-    /// The caller has checked that `rank` and `root` are below `nranks`, and that [`Shape::lengths`] has an answer.
+    /// The caller has checked that `rank` and `root` are below `nranks`, and that [`Shape::lengths`] has an
+    /// answer.
     ///
     /// # Panics
     /// For [`OpKind::PointToPoint`], which needs no plan.
@@ -74,8 +76,8 @@ impl Plan {
         self.algorithm.schedule().scratch_len()
     }
 
-    /// Appends the actions of step `k` to `out`, which the caller has cleared; false when the operation was over
-    /// before it. A step may have no actions.
+    /// Appends the actions of step `k` to `out`, which the caller has cleared; false when the operation was
+    /// over before it. A step may have no actions.
     pub fn step(&self, k: usize, out: &mut Vec<Action>) -> bool {
         let schedule = self.algorithm.schedule();
         if k >= schedule.steps() {
@@ -114,8 +116,8 @@ impl Algorithm {
                 Algorithm::ReduceScatterPairwise(ReduceScatterPairwise { frame })
             }
             OpKind::ReduceScatter => Algorithm::ReduceScatterDirect(ReduceScatterDirect { frame }),
-            // The one choice that may differ between ranks: both exchange one message with every other rank, and
-            // the direct exchange never waits for an order.
+            // The one choice that may differ between ranks: both exchange one message with every other rank,
+            // and the direct exchange never waits for an order.
             OpKind::AllToAll if frame.in_place && all >= tuning.all_to_all_pairwise => {
                 Algorithm::AllToAllPairwise(AllToAllPairwise { frame })
             }
@@ -149,14 +151,15 @@ impl Algorithm {
     }
 }
 
-/// Whether a chain of n ranks, which is busy for B + (n - 2) chunks, beats a tree, whose root sends B for each of
-/// its ceil(log2 n) children.
+/// Whether a chain of n ranks, which is busy for B + (n - 2) chunks, beats a tree, whose root sends B for
+/// each of its ceil(log2 n) children.
 fn chain_pays(n: usize, bytes: usize, chunk: usize) -> bool {
     let rounds = n.next_power_of_two().trailing_zeros() as usize;
     (n - 2).saturating_mul(chunk) < (rounds - 1).saturating_mul(bytes)
 }
 
-/// A world of one rank: every operation hands the input over. A sum of one has nothing to divide. No messages.
+/// A world of one rank: every operation hands the input over. A sum of one has nothing to divide. No
+/// messages.
 #[derive(Clone, Copy, Debug)]
 struct Alone {
     frame: Frame,

@@ -1,14 +1,14 @@
 //! ReduceScatter: rank r gets everybody's rth part combined. B is one part.
 //!
-//! **Direct**, for small messages: everybody sends every other rank its part at once, and sums up when all have
-//! come. One step of messages, (n - 1) B bytes, (n - 1) B of temporary memory.
+//! **Direct**, for small messages: everybody sends every other rank its part at once, and sums up when all
+//! have come. One step of messages, (n - 1) B bytes, (n - 1) B of temporary memory.
 //!
-//! **Pairwise**, for large ones: in step s a rank sends to the one s after it, and adds what it receives from the
-//! one s before it. n - 1 steps, (n - 1) B bytes, no temporary memory.
+//! **Pairwise**, for large ones: in step s a rank sends to the one s after it, and adds what it receives from
+//! the one s before it. n - 1 steps, (n - 1) B bytes, no temporary memory.
 //!
-//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: as much again
-//! for the direct one, B for the pairwise one. Both add in the same order: own part, then those of the ranks
-//! before, nearest first.
+//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: as much
+//! again for the direct one, B for the pairwise one. Both add in the same order: own part, then those of the
+//! ranks before, nearest first.
 
 use super::frame::{Frame, recv, recv_reduce, send};
 use super::plan::Schedule;
@@ -38,8 +38,8 @@ impl Schedule for ReduceScatterDirect {
 
     fn step(&self, k: usize, out: &mut Vec<Action>) {
         let frame = &self.frame;
-        // Scratch holds what came from the nearest rank before, from the next one, ..., then multiplied parts for
-        // the nearest rank after, for the next one, ...
+        // Scratch holds what came from the nearest rank before, from the next one, ..., then multiplied parts
+        // for the nearest rank after, for the next one, ...
         if k == 0 {
             if frame.premul {
                 for distance in 1..frame.n {

@@ -1,15 +1,15 @@
 //! Reduce: everybody's input combined at the root.
 //!
-//! **Tree**, for small messages: Broadcast's binomial tree upwards. A rank takes in its children's sums one after
-//! the other, the smallest subtree first because it is ready first, and passes the result on. At most
+//! **Tree**, for small messages: Broadcast's binomial tree upwards. A rank takes in its children's sums one
+//! after the other, the smallest subtree first because it is ready first, and passes the result on. At most
 //! ceil(log2 n) + 1 steps; a rank sends B and receives at most B log2 n.
 //!
-//! **Chain**, for large ones: root + n - 1, ..., root + 1, root. Each rank adds its input to the chunk it receives while
-//! it passes on the one before. With C chunks it takes C + n - 2 rounds of one chunk; a rank sends at most B and
-//! receives at most B. Accumulating needs two chunks of temporary memory.
+//! **Chain**, for large ones: root + n - 1, ..., root + 1, root. Each rank adds its input to the chunk it
+//! receives while it passes on the one before. With C chunks it takes C + n - 2 rounds of one chunk; a rank
+//! sends at most B and receives at most B. Accumulating needs two chunks of temporary memory.
 //!
-//! In both the order of the operands depends only on the number of ranks and the root, so repeated calls give the
-//! same bits.
+//! In both the order of the operands depends only on the number of ranks and the root, so repeated calls give
+//! the same bits.
 
 use super::broadcast::{children, parent};
 use super::frame::{Frame, Pieces, recv_reduce, send};
@@ -28,7 +28,8 @@ impl ReduceTree {
         ReduceTree { frame, children: children(frame.n, frame.place()).count() }
     }
 
-    /// Where the sum of this subtree comes about. A leaf that has nothing to compute sends its input as it is.
+    /// Where the sum of this subtree comes about. A leaf that has nothing to compute sends its input as it
+    /// is.
     fn accumulator(&self) -> Slice {
         let buf = match (self.frame.is_root(), self.children) {
             (true, _) => Buf::Output,

@@ -1,6 +1,6 @@
-//! A world in one thread: runs the plans of all ranks over simulated channels in a random order of events, and
-//! checks what the engine relies on: bounds, hazards within a step, equal lengths on both sides, order, and that
-//! nothing ever gets stuck.
+//! A world in one thread: runs the plans of all ranks over simulated channels in a random order of events,
+//! and checks what the engine relies on: bounds, hazards within a step, equal lengths on both sides, order,
+//! and that nothing ever gets stuck.
 
 use super::{Action, Buf, Plan, Shape, Slice, Tuning, kernel, reduce};
 use crate::types::{OpKind, Reduction};

@@ -1,7 +1,7 @@
 //! Where one algorithm takes over from another.
 
-/// Sizes, in bytes, at which the choice of algorithm changes. All members of a world must use the same, because
-/// the choice must be the same on all of them.
+/// Sizes, in bytes, at which the choice of algorithm changes. All members of a world must use the same,
+/// because the choice must be the same on all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Piece that a pipeline passes on at a time; rounded up to a multiple of 64.

@@ -12,6 +12,8 @@ use driver::{Patience, Peer, Rng, drive, fill, fp, pattern};
 /// Makes two connected endpoints.
 pub type Make<'a> = &'a dyn Fn() -> (Box<dyn Endpoint>, Box<dyn Endpoint>);
 
+type Case = fn(Make<'_>);
+
 const SIZES: [usize; 18] = [
     0,
     1,
@@ -37,7 +39,7 @@ const LARGE: usize = 9 << 20;
 
 /// Every case.
 pub fn suite(make: Make<'_>) {
-    let cases: [(&str, fn(Make<'_>)); 17] = [
+    let cases: [(&str, Case); 17] = [
         ("sizes", sizes),
         ("sends ahead", sends_ahead),
         ("many small messages", many_small),
@@ -490,7 +492,7 @@ pub fn random_schedule(make: Make<'_>, seed: u64, count: u32, max: usize) {
                     (_, true) => peer.recv_reduce(fp, &vec![1; data.len()], xor_u32, 4),
                 }
             }
-            0..4 => {}
+            0..4 => moved = false,
             4 | 5 => moved = a.poll_send().expect("a sends") != Progress::None,
             6 | 7 => moved = b.poll_send().expect("b sends") != Progress::None,
             8 => moved = a.poll_recv().expect("a receives") != Progress::None,

@@ -1,6 +1,6 @@
 //! Two endpoints in one process, with scripted faults, for tests of everything above a transport.
 //!
-//! A direction is a [`Pipe`] behind a lock. Headers and short payloads are copied into it; of a long one only the
+//! A direction is a `Pipe` behind a lock. Headers and short payloads are copied into it; of a long one only the
 //! place is noted, and the receiver copies it from there while it holds the lock ("lent"). The sender of a lent
 //! message is answered [`Progress::Posted`] and learns by [`Endpoint::reap`] that it has been read.
 //!

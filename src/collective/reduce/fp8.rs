@@ -5,9 +5,9 @@
 //! | e4m3 | 1, 4, 3 | 7 | 448 | none | 0x7f, 0xff |
 //! | e5m2 | 1, 5, 2 | 15 | 57344 | 0x7c, 0xfc | 0x7d..0x7f, 0xfd..0xff |
 //!
-//! Conversion from float32 rounds to nearest even and saturates: everything beyond the largest number, infinity
-//! included, becomes the largest number of its sign. So an e5m2 infinity is read as one but never written. NaN
-//! stays NaN and keeps its sign. The code has no branches, so that loops over it vectorise.
+//! Conversion from float32 rounds to nearest even and saturates: everything beyond the largest number,
+//! infinity included, becomes the largest number of its sign. So an e5m2 infinity is read as one but never
+//! written. NaN stays NaN and keeps its sign. The code has no branches, so that loops over it vectorise.
 
 /// 8-bit float with 3 mantissa bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +82,8 @@ fn encode<const MANTISSA: u32>(value: f32, largest: u8, nan: u8) -> u8 {
     let round = (1 << (drop - 1)) - 1 + ((abs >> drop) & 1);
     // Wraps for subnormal numbers and exceeds 8 bits for large ones; both are replaced below.
     let normal = (abs.wrapping_add(round) >> drop).wrapping_sub((127 - bias(MANTISSA)) << MANTISSA);
-    // Adding this makes the processor round at the last place of a subnormal number, and leaves it as an integer
-    // in the lowest bits. The carry into the smallest normal number has the right code.
+    // Adding this makes the processor round at the last place of a subnormal number, and leaves it as an
+    // integer in the lowest bits. The carry into the smallest normal number has the right code.
     let shift = const { power_of_two(1 - bias(MANTISSA) as i32 - MANTISSA as i32 + 23) };
     let subnormal = (f32::from_bits(abs) + shift).to_bits().wrapping_sub(shift.to_bits());
     let smallest_normal = const { power_of_two(1 - bias(MANTISSA) as i32).to_bits() };

@@ -1,17 +1,17 @@
 //! Reduction kernels: what `op` means for every data type, as plain functions over unaligned memory.
 //!
-//! - **Integers** wrap around. Their average is the wrapped sum divided by the number of ranks, rounded towards
-//!   zero.
+//! - **Integers** wrap around. Their average is the wrapped sum divided by the number of ranks, rounded
+//!   towards zero.
 //! - **float32 and float64** are computed in their own precision.
-//! - **float16, bfloat16 and the 8-bit floats** are computed in float32 and rounded to nearest even after every
-//!   step, which for one sum or product of two float16 or smaller numbers is the correctly rounded result. The
-//!   8-bit floats saturate, infinity included (see [`fp8`]).
-//! - **NaN** in a sum, product or average gives NaN; its sign and payload are unspecified. Maximum and minimum
-//!   ignore NaN, as IEEE 754's maxNum and as NCCL do: the result is NaN only where every rank contributed one.
-//!   Of a positive and a negative zero they keep the accumulator's.
+//! - **float16, bfloat16 and the 8-bit floats** are computed in float32 and rounded to nearest even after
+//!   every step, which for one sum or product of two float16 or smaller numbers is the correctly rounded
+//!   result. The 8-bit floats saturate, infinity included (see [`fp8`]).
+//! - **NaN** in a sum, product or average gives NaN; its sign and payload are unspecified. Maximum and
+//!   minimum ignore NaN, as IEEE 754's maxNum and as NCCL do: the result is NaN only where every rank
+//!   contributed one. Of a positive and a negative zero they keep the accumulator's.
 //!
-//! An average and a pre-multiplied sum accumulate as a sum; [`average`] and [`premul`] are their last and first
-//! step.
+//! An average and a pre-multiplied sum accumulate as a sum; [`average`] and [`premul`] are their last and
+//! first step.
 
 mod element;
 pub mod fp8;
@@ -91,8 +91,8 @@ unsafe fn combine<T: Element, O: Operator>(dst: *mut u8, src: *const u8, count: 
     if count == 0 {
         return;
     }
-    // SAFETY: `count` elements that do not overlap, by this function's contract; a packed element has alignment 1
-    // and every bit pattern is one.
+    // SAFETY: `count` elements that do not overlap, by this function's contract; a packed element has
+    // alignment 1 and every bit pattern is one.
     let (dst, src) = unsafe {
         (
             slice::from_raw_parts_mut(dst.cast::<Packed<T>>(), count),
@@ -117,8 +117,8 @@ unsafe fn scale<T: Element>(dst: *mut u8, src: *const u8, count: usize, scalar: 
     while done < count {
         let len = Ord::min(block, count - done);
         let offset = done * size_of::<T>();
-        // SAFETY: `done + len <= count` elements are valid by this function's contract, and the buffers do not
-        // overlap where they are not the same.
+        // SAFETY: `done + len <= count` elements are valid by this function's contract, and the buffers do
+        // not overlap where they are not the same.
         let part = unsafe {
             let dst = dst.add(offset);
             if !in_place {

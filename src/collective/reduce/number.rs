@@ -29,8 +29,8 @@ macro_rules! integer {
 }
 integer!(i8 in i64, u8 in u64, i32 in i64, u32 in u64, i64 in i64, u64 in u64);
 
-/// Maximum and minimum are spelled out because `f32::max` leaves the sign of zero open, and the same operands must
-/// give the same bits on every rank.
+/// Maximum and minimum are spelled out because `f32::max` leaves the sign of zero open, and the same operands
+/// must give the same bits on every rank.
 macro_rules! float {
     ($($t:ident),*) => {$(
         impl Number for $t {

@@ -46,7 +46,8 @@ macro_rules! integers {
         fn $name() {
             let bytes = |v: &[$t]| v.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<u8>>();
             for count in COUNTS {
-                let a: Vec<$t> = (0..count).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as $t).collect();
+                let any = |i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as $t;
+                let a: Vec<$t> = (0..count).map(any).collect();
                 let b: Vec<$t> = a.iter().map(|x| x.wrapping_mul(29).wrapping_add(77)).collect();
                 let d = DataType::$dtype;
                 let want = |f: fn($t, $t) -> $t| {

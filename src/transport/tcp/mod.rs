@@ -2,14 +2,14 @@
 //!
 //! A message is a [`Header`] and its payload, nothing else; a direction is a sequence of messages. Payloads go
 //! straight from the sender's buffer into the kernel and from the kernel into the receiver's, apart from small ones
-//! that come along with a header (see [`inbox`]) and those that are reduced.
+//! that come along with a header (see `inbox`) and those that are reduced.
 //!
 //! An error ends the direction in which it happened and stays: the same call answers the same error for ever. The
 //! other direction goes on, so that what a peer sent before it went is delivered, and a peer that only finished
 //! sending still gets what it waits for. [`Endpoint::cancel`] ends both.
 //!
 //! Whatever the network reports about a connection that is lost (reset, broken pipe, timed out, unreachable) is
-//! [`EndpointError::Closed`](crate::transport::EndpointError::Closed): all of them say that the peer cannot be
+//! [`EndpointError::Closed`]: all of them say that the peer cannot be
 //! reached this way, none says why.
 //!
 //! Poll [`Endpoint::poll_fd`] for reading only while a receive is posted, and only after [`Endpoint::recv`] answered
@@ -238,8 +238,8 @@ impl Endpoint for TcpEndpoint {
 
     fn cancel(&mut self) {
         // The end of the stream in the middle of a message can never be mistaken for its rest: the peer's receive
-        // answers `Closed`. Messages that were done before are still delivered. Without the other direction the
-        // peer would fill its buffers and wait; so the kernel resets the connection when more arrives.
+        // answers `Closed`. With the other direction shut too, the kernel answers whatever the peer still sends by
+        // a reset, so that its sends fail as well instead of waiting for room that nobody makes.
         self.send_fault = Some(Fault::Cancelled);
         self.recv_fault = Some(Fault::Cancelled);
         self.inbox.consume(inbox::CAPACITY);
