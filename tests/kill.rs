@@ -132,12 +132,18 @@ fn every_survivor_knows_within_milliseconds() {
     }
     let store = store_address();
     let mut all = Vec::new();
-    println!("{:>9} {:>5} {:>10} {:>6} {:>8} {:>8} {:>8}  ms", "transport", "ranks", "victim MiB", "kills", "p50", "p99", "max");
+    println!(
+        "{:>9} {:>5} {:>10} {:>6} {:>8} {:>8} {:>8}  ms",
+        "transport", "ranks", "victim MiB", "kills", "p50", "p99", "max"
+    );
     let mut row = |transport: &str, n, kills, megabytes| {
         let mut t = massacre(&store, transport, n, kills, megabytes);
         t.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&t, 50.0), percentile(&t, 99.0));
-        println!("{transport:>9} {n:>5} {megabytes:>10} {kills:>6} {p50:>8.3} {p99:>8.3} {:>8.3}", t[t.len() - 1]);
+        println!(
+            "{transport:>9} {n:>5} {megabytes:>10} {kills:>6} {p50:>8.3} {p99:>8.3} {:>8.3}",
+            t[t.len() - 1]
+        );
         all.extend(t);
     };
     // The first world's rank 0 hosts the store; it has to outlive all the others.

@@ -2,8 +2,9 @@
 
 use super::arg::Out;
 use super::boundary::guard;
-use crate::config::Config;
+use super::config;
 use super::result::mwResult_t;
+use crate::config::Config;
 use crate::world::{UniqueId, World};
 use std::ffi::c_char;
 
@@ -37,7 +38,7 @@ pub unsafe extern "C" fn mwGetUniqueId(id: *mut mwUniqueId) -> mwResult_t {
         // SAFETY: writable by the contract of every output argument.
         let out = unsafe { Out::new(id, "id") }?;
         config::start_log()?;
-        out.set(mwUniqueId::from_bytes(World::unique_id(&Config::from_env()?)));
+        out.set(mwUniqueId::from_bytes(World::unique_id(&Config::from_env()?)?));
         Ok(())
     })
 }

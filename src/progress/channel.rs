@@ -20,8 +20,10 @@ pub struct Channel {
     pub recv_seq: u32,
     /// Whether the engine has this channel on its list of busy ones.
     pub listed: bool,
-    /// The endpoint has failed; what is queued waits for the watchdog's verdict.
-    pub dead: bool,
+    /// Nothing can be sent any more; what is queued waits for the watchdog's verdict.
+    pub closed_out: bool,
+    /// Nothing more will come; likewise.
+    pub closed_in: bool,
 }
 
 impl Channel {
@@ -35,7 +37,8 @@ impl Channel {
             send_seq: 0,
             recv_seq: 0,
             listed: false,
-            dead: false,
+            closed_out: false,
+            closed_in: false,
         }
     }
 
@@ -71,7 +74,7 @@ impl Channel {
 
     /// Waits for (bytes from, room at or an answer of) the peer.
     pub fn interest(&self) -> (bool, bool) {
-        (!self.recvs.is_empty(), !self.sends.is_empty())
+        (!self.recvs.is_empty() && !self.closed_in, !self.sends.is_empty() && !self.closed_out)
     }
 
     /// Tasks with messages under way here.
@@ -90,9 +93,17 @@ impl Channel {
     /// Moves what can be moved; tasks of finished messages go to `finished`, one entry per message. Answers whether
     /// anything moved.
     pub fn progress(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
-        if self.dead {
-            return Ok(false);
+        let mut moved = false;
+        if !self.closed_out {
+            moved |= self.progress_out(finished).inspect_err(|_| self.closed_out = true)?;
         }
+        if !self.closed_in {
+            moved |= self.progress_in(finished).inspect_err(|_| self.closed_in = true)?;
+        }
+        Ok(moved)
+    }
+
+    fn progress_out(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
         let mut moved = false;
         for _ in 0..TURN {
             let Some((msg, task)) = self.sends.front_mut() else { break };
@@ -115,9 +126,14 @@ impl Channel {
             moved |= n > 0;
             finished.extend(self.posted.drain(..n));
         }
+        Ok(moved)
+    }
+
+    fn progress_in(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
+        let mut moved = false;
         for _ in 0..TURN {
             let Some((msg, task)) = self.recvs.front_mut() else { break };
-            // SAFETY: as above.
+            // SAFETY: as in `progress_out`.
             match unsafe { self.endpoint.recv(msg)? } {
                 Progress::Done => {
                     finished.push(*task);
@@ -129,6 +145,17 @@ impl Channel {
             }
         }
         Ok(moved)
+    }
+
+    /// Takes out what will never be done now that the peer has left: everything outgoing, and what waits for bytes
+    /// if the peer's have all been read.
+    pub fn give_up(&mut self) -> Vec<TaskId> {
+        let mut ids: Vec<TaskId> = self.sends.drain(..).map(|(_, t)| t).collect();
+        ids.extend(self.posted.drain(..));
+        if self.closed_in {
+            ids.extend(self.recvs.drain(..).map(|(_, t)| t));
+        }
+        ids
     }
 
     /// The fingerprint of the receive at the head, which is what the peer contradicts in a mismatch.

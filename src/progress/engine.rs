@@ -199,7 +199,8 @@ impl Engine {
                     if scratch.len() < plan.scratch_len() {
                         scratch.resize(plan.scratch_len(), 0);
                     }
-                    task.collective = Some(Box::new(Collective { plan, shape, step: 0, input, output, scratch }));
+                    task.collective =
+                        Some(Box::new(Collective { plan, shape, step: 0, input, output, scratch }));
                     self.queue.pop_front();
                     self.collective = Some(id);
                     self.advance(id);
@@ -360,7 +361,6 @@ impl Engine {
             match c.progress(&mut finished) {
                 Ok(m) => moved |= m,
                 Err(e) => {
-                    c.dead = true;
                     trouble = Some(explain(peer, c.expected(), e));
                 }
             }
@@ -385,7 +385,8 @@ impl Engine {
     fn match_self(&mut self) -> bool {
         let mut moved = false;
         while !self.self_sends.is_empty() && !self.self_recvs.is_empty() {
-            let (Some((s, st)), Some((r, rt))) = (self.self_sends.pop_front(), self.self_recvs.pop_front()) else {
+            let (Some((s, st)), Some((r, rt))) = (self.self_sends.pop_front(), self.self_recvs.pop_front())
+            else {
                 return moved;
             };
             moved = true;
@@ -412,14 +413,14 @@ impl Engine {
         self.tasks.len() == self.free.len()
     }
 
-    /// Sockets to wait for. Answers false when something can only be woken by the bell.
+    /// Sockets to wait for.
     pub fn interests(&self, out: &mut Vec<Interest>) {
         for &peer in &self.busy {
             if let Some(Some(c)) = self.channels.get(peer as usize)
-                && !c.dead
                 && let Some(fd) = c.poll_fd()
+                && let (read, write) = c.interest()
+                && (read || write)
             {
-                let (read, write) = c.interest();
                 out.push(Interest { fd, read, write });
             }
         }
@@ -433,7 +434,8 @@ impl Engine {
     /// An operation whose deadline has passed: what it is and whom it waits for.
     pub fn overdue(&self, now: Instant) -> Option<(Fingerprint, Vec<u32>)> {
         let late = |t: &Task| t.deadline <= now;
-        let (id, task) = self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
+        let (id, task) =
+            self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
         let fp = match task.operation {
             Operation::Send { fp, .. } | Operation::Recv { fp, .. } | Operation::Collective { fp, .. } => fp,
         };
@@ -443,32 +445,32 @@ impl Engine {
         Some((fp, peers))
     }
 
-    /// Fails what waits for a peer that has left. Answers false when that cannot be confined to point-to-point
-    /// operations: then the world has to break.
+    /// Fails what waits for a peer that has left and can never be done. Answers false when that cannot be confined
+    /// to point-to-point operations: then the world has to break.
     #[must_use]
     pub fn give_up_peer(&mut self, peer: u32, error: &Error) -> bool {
+        let mut finished = Vec::new();
         let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return true };
-        let mut ids: Vec<TaskId> = c.tasks().collect();
-        if ids.iter().any(|id| Some(*id) == self.collective) {
-            return false;
-        }
-        if !c.dead {
+        if c.is_idle() {
             return true;
         }
-        c.clear();
-        ids.sort_unstable();
-        ids.dedup();
+        // What it did before it left counts. An error closes a direction and needs no other treatment here.
+        let _ = c.progress(&mut finished);
+        let ids = c.give_up();
+        for id in finished {
+            self.message_done(id);
+        }
+        let mut confined = true;
         for id in ids {
-            self.running -= 1;
-            self.finish(id, Err(error.clone()));
+            if self.tasks.get(id).and_then(Option::as_ref).is_none_or(|t| t.collective.is_some()) {
+                confined = false;
+            } else {
+                self.running -= 1;
+                self.finish(id, Err(error.clone()));
+            }
         }
         self.start();
-        true
-    }
-
-    /// Whether the connection to `peer` has ended.
-    pub fn is_dead(&self, peer: u32) -> bool {
-        matches!(self.channels.get(peer as usize), Some(Some(c)) if c.dead)
+        confined
     }
 
     /// Ends everything with `error`, now and for ever. When this returns, no caller's buffer is touched any more.
@@ -478,7 +480,8 @@ impl Engine {
             c.endpoint().cancel();
             c.clear();
             c.listed = false;
-            c.dead = true;
+            c.closed_out = true;
+            c.closed_in = true;
         }
         self.busy.clear();
         self.queue.clear();
@@ -511,7 +514,9 @@ fn explain(peer: u32, expected: Option<(Fingerprint, usize)>, e: EndpointError) 
         (EndpointError::Mismatch { theirs, their_len }, Some((mine, my_len))) => {
             Trouble::Mismatch { peer, mine, theirs, my_len: my_len as u64, their_len }
         }
-        (EndpointError::Mismatch { theirs, .. }, None) => Trouble::Broken(peer, format!("unexpected {theirs}")),
+        (EndpointError::Mismatch { theirs, .. }, None) => {
+            Trouble::Broken(peer, format!("unexpected {theirs}"))
+        }
         (EndpointError::System(what, e), _) => Trouble::Broken(peer, format!("{what}: {e}")),
         (EndpointError::Corrupt(what), _) => Trouble::Broken(peer, what.to_string()),
     }

@@ -150,7 +150,13 @@ impl<'a> Joining<'a> {
                 auth::fill_random(&mut id)?;
                 let lead = encode_lead(&WorldId(id), self.nranks);
                 let key = self.lead_key();
-                self.store.compare_and_set(key.as_bytes(), None, Some(&lead), Some(self.lease), self.deadline)?;
+                self.store.compare_and_set(
+                    key.as_bytes(),
+                    None,
+                    Some(&lead),
+                    Some(self.lease),
+                    self.deadline,
+                )?;
             }
             return Ok(None);
         };
@@ -166,7 +172,13 @@ impl<'a> Joining<'a> {
         match Self::find(seen, &key) {
             None => {
                 (self.admit)(&world);
-                self.store.compare_and_set(key.as_bytes(), None, Some(&mine), Some(self.lease), self.deadline)?;
+                self.store.compare_and_set(
+                    key.as_bytes(),
+                    None,
+                    Some(&mine),
+                    Some(self.lease),
+                    self.deadline,
+                )?;
                 return Ok(None);
             }
             // Somebody else's, or an earlier joining that has not been tidied up yet: it will go, or we be late.
@@ -176,7 +188,8 @@ impl<'a> Joining<'a> {
         let done = format!("w/{}/{}/done", self.name, hex(&world.0));
         if let Some(raw) = Self::find(seen, &done) {
             let members: Option<Vec<Address>> = raw.chunks(CARD).map(decode).collect();
-            let members = members.filter(|m| m.len() == self.nranks as usize).ok_or_else(|| nonsense(&done))?;
+            let members =
+                members.filter(|m| m.len() == self.nranks as usize).ok_or_else(|| nonsense(&done))?;
             return Ok(Some(Membership { world, epoch: 1, members }));
         }
         if self.rank == 0 {

@@ -59,7 +59,10 @@ fn usable(i: &Interface) -> bool {
 fn chosen(spec: &str, name: &str) -> bool {
     let (not, rest) = spec.strip_prefix('^').map_or((false, spec), |r| (true, r));
     let (exact, rest) = rest.strip_prefix('=').map_or((false, rest), |r| (true, r));
-    let hit = rest.split(',').filter(|w| !w.is_empty()).any(|w| if exact { w == name } else { name.starts_with(w) });
+    let hit = rest
+        .split(',')
+        .filter(|w| !w.is_empty())
+        .any(|w| if exact { w == name } else { name.starts_with(w) });
     hit != not
 }
 

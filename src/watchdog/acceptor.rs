@@ -3,8 +3,8 @@
 //! A stranger costs one of a bounded number of places for a bounded time, and changes nothing.
 
 use super::{DataKey, Watchdog};
-use crate::auth::{self, Purpose};
 use crate::auth::handshake::{Peer, ServerHandshake, ServerStep};
+use crate::auth::{self, Purpose};
 use crate::sync::Arc;
 use crate::sys::poll::{Epoll, Interest};
 use crate::sys::socket;
@@ -180,7 +180,7 @@ impl Door<'_> {
             Err(_) => return self.refuse(token, "its connection failed"),
         };
         let keys = self.w.keys.read();
-        let (_, step) = p.handshake.receive(&buf[..n], &|id| keys.get(&id).cloned());
+        let (_, step) = p.handshake.receive(&buf[..n], &|id| keys.get(&id).map(|(secret, _)| secret.clone()));
         drop(keys);
         match step {
             ServerStep::NeedMore => {}

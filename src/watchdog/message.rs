@@ -157,10 +157,9 @@ impl Reader<'_> {
                 epoch: self.take().map(u64::from_le_bytes)?,
                 news: self.news()?,
             },
-            3 => Message::Segment {
-                world: WorldId(self.take()?),
-                epoch: self.take().map(u64::from_le_bytes)?,
-            },
+            3 => {
+                Message::Segment { world: WorldId(self.take()?), epoch: self.take().map(u64::from_le_bytes)? }
+            }
             4 => Message::Alive { slot: Some(self.u32()?).filter(|s| *s != u32::MAX) },
             5 => Message::ProcessDied { process: ProcessId(self.take()?) },
             _ => return None,

@@ -95,7 +95,8 @@ pub struct Watchdog {
     links_changed: Condvar,
     next_token: AtomicU64,
     members: RwLock<Vec<Arc<dyn Member>>>,
-    keys: RwLock<HashMap<KeyId, Secret>>,
+    /// With the number of members here that joined or are joining.
+    keys: RwLock<HashMap<KeyId, (Secret, usize)>>,
     inbox: Mutex<HashMap<DataKey, TcpStream>>,
     inbox_changed: Condvar,
     segments: Mutex<HashMap<(WorldId, u64), OwnedFd>>,
@@ -138,7 +139,8 @@ impl Watchdog {
             host: HostId(host),
             tcp: tcp.local_addr().map_err(system("getsockname"))?,
         };
-        let unix = socket::listen_abstract(&unix_name(&address.process)).map_err(system("listening on a Unix socket"))?;
+        let unix = socket::listen_abstract(&unix_name(&address.process))
+            .map_err(system("listening on a Unix socket"))?;
         socket::set_backlog(&unix, 512).map_err(system("listening on a Unix socket"))?;
         process::watch_forks();
         sleeper::doorbell()?;
@@ -197,15 +199,19 @@ impl Watchdog {
         self.facilities
     }
 
-    /// Lets connections in that know `secret`; `world` is its name at the door.
+    /// Lets connections in that know `secret`; `world` is its name at the door. Once per member here.
     pub fn admit(&self, world: WorldId, secret: Secret) {
-        self.keys.write().insert(KeyId(world.0), secret);
+        self.keys.write().entry(KeyId(world.0)).or_insert((secret, 0)).1 += 1;
     }
 
-    /// No longer lets them in.
+    /// Takes one [`Watchdog::admit`] back.
     pub fn dismiss(&self, world: WorldId) {
-        if !self.members.read().iter().any(|m| m.world().0 == world) {
-            self.keys.write().remove(&KeyId(world.0));
+        let mut keys = self.keys.write();
+        let Some((_, members)) = keys.get_mut(&KeyId(world.0)) else { return };
+        *members -= 1;
+        if *members == 0 {
+            keys.remove(&KeyId(world.0));
+            drop(keys);
             self.inbox.lock().retain(|k, _| k.0 != world);
             self.segments.lock().retain(|k, _| k.0 != world);
         }
@@ -214,21 +220,18 @@ impl Watchdog {
     /// Begins to watch the peers of a member. What was heard about its world before is told to it now.
     pub fn register(&self, member: Arc<dyn Member>) {
         self.members.write().push(member.clone());
-        let mut mine = Vec::new();
-        self.early.lock().retain(|e| {
-            let hit = e.world == member.world();
-            if hit {
-                mine.push((e.from, e.news.clone()));
-            }
-            !hit
-        });
+        // Kept for the others until it is too old: ranks can be threads.
+        let mine: Vec<_> = {
+            let early = self.early.lock();
+            early.iter().filter(|e| e.world == member.world()).map(|e| (e.from, e.news.clone())).collect()
+        };
         for (from, news) in mine {
             member.hear(&from, &news);
         }
         self.nudge();
     }
 
-    /// Forgets a member.
+    /// Forgets a member, and takes its admission back.
     pub fn unregister(&self, world: (WorldId, u64), rank: u32) {
         self.members.write().retain(|m| m.world() != world || m.rank() != rank);
         self.dismiss(world.0);
@@ -260,14 +263,28 @@ impl Watchdog {
         }
     }
 
-    /// Delivers news to the members of a world in this process, apart from `except`.
-    pub fn tell_local(&self, world: (WorldId, u64), except: u32, news: &News) {
+    /// Delivers news to the members of a world in this process, apart from `except`. If they are not `expected`
+    /// many, the missing ones hear it when they come.
+    pub fn tell_local(&self, world: (WorldId, u64), except: u32, expected: usize, news: &News) {
         let local: Vec<_> = {
             let members = self.members.read();
             members.iter().filter(|m| m.world() == world && m.rank() != except).cloned().collect()
         };
+        if local.len() < expected {
+            self.keep(self.address.process, world, news.clone());
+        }
         for m in local {
             m.hear(&self.address.process, news);
+        }
+    }
+
+    /// Keeps news for members that will register soon.
+    fn keep(&self, from: ProcessId, world: (WorldId, u64), news: News) {
+        let at = Instant::now();
+        let mut early = self.early.lock();
+        early.retain(|e| at.saturating_duration_since(e.at) < EARLY_FOR);
+        if early.len() < MAX_EARLY {
+            early.push_back(Early { at, from, world, news });
         }
     }
 
@@ -328,7 +345,13 @@ impl Watchdog {
     }
 
     /// Dials another member's process for a data connection.
-    pub fn dial_data(&self, to: SocketAddr, key: DataKey, secret: &Secret, deadline: Instant) -> Result<TcpStream> {
+    pub fn dial_data(
+        &self,
+        to: SocketAddr,
+        key: DataKey,
+        secret: &Secret,
+        deadline: Instant,
+    ) -> Result<TcpStream> {
         let mut stream = socket::connect_tcp(to, deadline)?;
         let mut claim = key.0.0.to_vec();
         claim.extend(key.1.to_le_bytes());
@@ -481,14 +504,14 @@ impl Watchdog {
             link.liveness.lock().heard(now);
         }
         for (message, fds) in received.messages {
-            self.handle(link, message, fds, now);
+            self.handle(link, message, fds);
         }
         if let Some(why) = received.end {
             self.process_died(&link.peer, &why, false);
         }
     }
 
-    fn handle(&self, link: &Arc<Link>, message: Message, fds: Vec<OwnedFd>, now: Instant) {
+    fn handle(&self, link: &Arc<Link>, message: Message, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         match message {
             Message::Heartbeat => {}
@@ -527,12 +550,7 @@ impl Watchdog {
                 let local: Vec<_> =
                     self.members.read().iter().filter(|m| m.world() == world).cloned().collect();
                 if local.is_empty() {
-                    let mut early = self.early.lock();
-                    early.retain(|e| now.saturating_duration_since(e.at) < EARLY_FOR);
-                    if early.len() < MAX_EARLY {
-                        early.push_back(Early { at: now, from: link.peer, world, news });
-                    }
-                    return;
+                    return self.keep(link.peer, world, news);
                 }
                 for m in local {
                     m.hear(&link.peer, &news);

@@ -22,7 +22,12 @@ pub(super) fn run(w: &Arc<Watchdog>) {
         let kick = w.kick.load(Ordering::Acquire);
         let links: Vec<Arc<Link>> = {
             let links = w.links.lock();
-            links.by_process.values().filter(|l| l.watch.get().is_some_and(|x| x.word().is_some())).cloned().collect()
+            links
+                .by_process
+                .values()
+                .filter(|l| l.watch.get().is_some_and(|x| x.word().is_some()))
+                .cloned()
+                .collect()
         };
         let mut died = false;
         for link in &links {

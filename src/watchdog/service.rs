@@ -105,7 +105,11 @@ fn tick(w: &Watchdog, now: Instant, late: Duration) {
 fn accuse(w: &Watchdog, link: &Link, silence: Duration) {
     let strict: Vec<_> = {
         let members = w.members.read();
-        members.iter().filter(|m| silence >= m.heartbeat_timeout() && m.includes(&link.peer)).cloned().collect()
+        members
+            .iter()
+            .filter(|m| silence >= m.heartbeat_timeout() && m.includes(&link.peer))
+            .cloned()
+            .collect()
     };
     for m in strict {
         m.process_failed(&link.peer, &format!("no sign of life for {} ms", silence.as_millis()), true);

@@ -73,9 +73,8 @@ fn run(mailbox: &Mailbox) {
         }
         let mut drivers: Vec<&dyn Driver> = vec![mailbox];
         drivers.extend(worlds.iter().map(|w| &**w as &dyn Driver));
-        let changed = || {
-            mailbox.version.load(Ordering::Acquire) != version || requests.iter().any(|r| r.is_done())
-        };
+        let changed =
+            || mailbox.version.load(Ordering::Acquire) != version || requests.iter().any(|r| r.is_done());
         wait::until(&drivers, &changed, None);
     }
 }

@@ -49,7 +49,11 @@ impl World {
             )));
         }
         let ranks = match call.kind {
-            OpKind::AllGather | OpKind::ReduceScatter | OpKind::AllToAll | OpKind::Gather | OpKind::Scatter => n,
+            OpKind::AllGather
+            | OpKind::ReduceScatter
+            | OpKind::AllToAll
+            | OpKind::Gather
+            | OpKind::Scatter => n,
             _ => 1,
         };
         let bytes = call.count.checked_mul(call.dtype.size()).and_then(|b| b.checked_mul(ranks as usize));

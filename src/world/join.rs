@@ -80,10 +80,10 @@ impl World {
         let deadline = Instant::now() + config.join_timeout;
         let w = Watchdog::get(config.ifname.as_deref())?;
         let (membership, secret) = fresh(w.address(), n)?;
-        w.admit(membership.world, secret.clone());
         let all: Vec<Result<Arc<World>>> = std::thread::scope(|s| {
             let join = |rank| {
                 let (m, secret) = (membership.clone(), secret.clone());
+                w.admit(m.world, secret.clone());
                 s.spawn(move || World::connect("all", rank, m, secret, config, deadline))
             };
             let threads: Vec<_> = (0..n).map(join).collect();
@@ -92,7 +92,6 @@ impl World {
         });
         if let Some(e) = all.iter().find_map(|r| r.as_ref().err().cloned()) {
             all.iter().flatten().for_each(|w| w.abort());
-            w.dismiss(membership.world);
             return Err(e);
         }
         Ok(all.into_iter().flatten().collect())
@@ -108,6 +107,7 @@ impl World {
 
     fn alone(name: &str, w: &Watchdog, config: &Config, deadline: Instant) -> Result<Arc<World>> {
         let (membership, secret) = fresh(w.address(), 1)?;
+        w.admit(membership.world, secret.clone());
         World::connect(name, 0, membership, secret, config, deadline)
     }
 
@@ -126,19 +126,34 @@ impl World {
         let w = Watchdog::get(config.ifname.as_deref())?;
         // Peers may dial as soon as they know the list, so the door is opened before anybody can.
         let derive = |world: &WorldId| auth::derive(secret, "world", &world.0);
-        let admit = |world: &WorldId| w.admit(*world, derive(world));
+        let admitted = std::cell::RefCell::new(Vec::new());
+        let admit = |world: &WorldId| {
+            if !admitted.borrow().contains(world) {
+                w.admit(*world, derive(world));
+                admitted.borrow_mut().push(*world);
+            }
+        };
         let joining = Joining::new(store, key, nranks, rank, me, &admit, deadline)?;
-        let joined = joining.run().and_then(|m| {
-            let (id, secret) = (m.world, derive(&m.world));
-            World::connect(name, rank, m, secret, config, deadline).inspect_err(|_| w.dismiss(id))
+        let found = joining.run();
+        let used = found.as_ref().ok().map(|m| m.world);
+        let joined = found.and_then(|m| {
+            let secret = derive(&m.world);
+            World::connect(name, rank, m, secret, config, deadline)
         });
         joining.finish();
+        // Attempts that rank 0 gave up and began anew.
+        admitted.take().into_iter().filter(|id| Some(*id) != used).for_each(|id| w.dismiss(id));
         joined
     }
 
     /// Splits into worlds of equal color, ranked by key and then by rank here; `None` for a negative color.
     /// Collective.
-    pub fn split(self: &Arc<World>, color: i32, key: i32, config: Option<&Config>) -> Result<Option<Arc<World>>> {
+    pub fn split(
+        self: &Arc<World>,
+        color: i32,
+        key: i32,
+        config: Option<&Config>,
+    ) -> Result<Option<Arc<World>>> {
         if color < -1 {
             return Err(Error::argument(format!(
                 "color: {color} is neither MW_SPLIT_NOCOLOR nor at least 0"
@@ -172,23 +187,22 @@ impl World {
         if color >= 0 {
             w.admit(id, secret.clone());
         }
-        let gathered = self.run(&gather);
-        let child = gathered.and_then(|()| {
-            if color < 0 {
-                return Ok(None);
+        if let Err(e) = self.run(&gather) {
+            if color >= 0 {
+                w.dismiss(id);
             }
-            let mut group: Vec<u32> = (0..self.nranks()).filter(|r| all[*r as usize][0] == color).collect();
-            group.sort_by_key(|r| (all[*r as usize][1], *r));
-            let rank = group.iter().position(|r| *r == self.rank).unwrap_or_default() as u32;
-            let members = group.iter().map(|r| self.members[*r as usize].clone()).collect();
-            let membership = Membership { world: id, epoch: 1, members };
-            let name = child_name(&self.name, number, color);
-            World::connect(&name, rank, membership, secret, config, deadline).map(Some)
-        });
-        if child.is_err() {
-            w.dismiss(id);
+            return Err(e);
         }
-        child
+        if color < 0 {
+            return Ok(None);
+        }
+        let mut group: Vec<u32> = (0..self.nranks()).filter(|r| all[*r as usize][0] == color).collect();
+        group.sort_by_key(|r| (all[*r as usize][1], *r));
+        let rank = group.iter().position(|r| *r == self.rank).unwrap_or_default() as u32;
+        let members = group.iter().map(|r| self.members[*r as usize].clone()).collect();
+        let membership = Membership { world: id, epoch: 1, members };
+        let name = child_name(&self.name, number, color);
+        World::connect(&name, rank, membership, secret, config, deadline).map(Some)
     }
 }
 

@@ -74,6 +74,8 @@ pub struct World {
     token: AtomicUsize,
     /// Joined: from now on events are published.
     joined: AtomicBool,
+    /// Destroyed, aborted or failed to join.
+    forgotten: AtomicBool,
     /// Peers whose connection ended for a reason not known yet, and until when to wait for it.
     suspects: Mutex<Vec<(u32, Instant)>>,
     splits: AtomicU32,

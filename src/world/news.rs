@@ -73,7 +73,8 @@ impl World {
                 w.tell(p, world, news);
             }
         }
-        w.tell_local(world, self.rank, news);
+        let here = self.members.iter().filter(|m| m.process == w.address().process).count();
+        w.tell_local(world, self.rank, here - 1, news);
     }
 
     /// Breaks the world for everybody.
@@ -160,13 +161,16 @@ impl World {
 
     /// Ends the watchdog's interest in this member.
     pub(super) fn forget(&self) {
-        if let Ok(w) = Watchdog::get(None) {
+        if !self.forgotten.swap(true, Ordering::AcqRel)
+            && let Ok(w) = Watchdog::get(None)
+        {
             w.unregister((self.id, self.epoch), self.rank);
         }
     }
 
     fn ranks_of<'a>(&'a self, process: &'a ProcessId) -> impl Iterator<Item = u32> + 'a {
-        let of = move |(rank, m): (usize, &crate::types::Address)| (m.process == *process).then_some(rank as u32);
+        let of =
+            move |(rank, m): (usize, &crate::types::Address)| (m.process == *process).then_some(rank as u32);
         self.members.iter().enumerate().filter_map(of)
     }
 }

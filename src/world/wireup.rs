@@ -26,7 +26,8 @@ impl World {
         self.members[..self.rank as usize].iter().filter(|m| m.host == host).count() as u32
     }
 
-    /// Connects this rank to all others and waits until everybody is connected.
+    /// Connects this rank to all others and waits until everybody is connected. The caller has admitted the world's
+    /// peers once; from here on the world takes that back when it ends.
     pub(super) fn connect(
         name: &str,
         rank: u32,
@@ -53,6 +54,7 @@ impl World {
             peers: OnceLock::new(),
             token: AtomicUsize::new(0),
             joined: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),
         });

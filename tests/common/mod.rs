@@ -157,7 +157,13 @@ fn call(kind: OpKind) -> Call {
 }
 
 pub fn send(data: &[u8], peer: u32) -> Call {
-    Call { send: true, sendbuf: data.as_ptr(), count: data.len(), peer: peer as i32, ..call(OpKind::PointToPoint) }
+    Call {
+        send: true,
+        sendbuf: data.as_ptr(),
+        count: data.len(),
+        peer: peer as i32,
+        ..call(OpKind::PointToPoint)
+    }
 }
 
 pub fn recv(data: &mut [u8], peer: u32) -> Call {

@@ -52,7 +52,10 @@ pub struct ShmEndpoint {
     pull: Option<u64>,
     pulled: u64,
     buffer: Vec<u8>,
-    failed: bool,
+    /// The peer's messages are over, or not to be trusted.
+    failed_in: bool,
+    /// This end gave up.
+    cancelled: bool,
 }
 
 impl ShmEndpoint {
@@ -72,7 +75,8 @@ impl ShmEndpoint {
             pull: None,
             pulled: 0,
             buffer: Vec::new(),
-            failed: false,
+            failed_in: false,
+            cancelled: false,
         }
     }
 
@@ -108,7 +112,7 @@ impl ShmEndpoint {
     }
 
     fn corrupt<T>(&mut self, what: &'static str) -> Result<T, EndpointError> {
-        self.failed = true;
+        self.failed_in = true;
         Err(EndpointError::Corrupt(what))
     }
 
@@ -117,7 +121,7 @@ impl ShmEndpoint {
         let tag = self.rx.peek();
         if tag == 0 {
             if self.peer_finished() {
-                self.failed = true;
+                self.failed_in = true;
                 return Err(EndpointError::Closed);
             }
             return Ok(Progress::None);
@@ -131,7 +135,7 @@ impl ShmEndpoint {
         };
         let Some(fp) = first.fp else { return self.corrupt("shared-memory ring: not a fingerprint") };
         if fp != msg.fp || first.total != msg.len as u64 {
-            self.failed = true;
+            self.failed_in = true;
             return Err(EndpointError::Mismatch { theirs: fp, their_len: first.total });
         }
         msg.started = true;
@@ -207,7 +211,7 @@ impl ShmEndpoint {
         // read, what we read may be anything: pairs with the fence in `cancel`.
         fence(Ordering::Acquire);
         if self.rx.control().cancelled.load(Ordering::Acquire) != 0 {
-            self.failed = true;
+            self.failed_in = true;
             return Err(EndpointError::Closed);
         }
         self.pull = None;
@@ -228,7 +232,7 @@ impl ShmEndpoint {
                 Ok(n) => Ok(n.min(len)),
                 // The process is gone, or its memory is already.
                 Err(e) => {
-                    self.failed = true;
+                    self.failed_in = true;
                     tracing::debug!("process_vm_readv from {pid}: {e}");
                     Err(EndpointError::Closed)
                 }
@@ -282,11 +286,15 @@ impl ShmEndpoint {
     }
 }
 
+fn cancelled() -> EndpointError {
+    EndpointError::System("endpoint", std::io::Error::other("cancelled by this end"))
+}
+
 impl Endpoint for ShmEndpoint {
     #[inline]
     unsafe fn send(&mut self, msg: &mut SendMsg) -> Result<Progress, EndpointError> {
-        if self.failed {
-            return Err(EndpointError::Closed);
+        if self.cancelled {
+            return Err(cancelled());
         }
         if !msg.started && self.goes_direct(msg.len) {
             return Ok(self.announce(msg));
@@ -301,7 +309,10 @@ impl Endpoint for ShmEndpoint {
 
     #[inline]
     unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
-        if self.failed {
+        if self.cancelled {
+            return Err(cancelled());
+        }
+        if self.failed_in {
             return Err(EndpointError::Closed);
         }
         if !msg.started {
@@ -321,7 +332,7 @@ impl Endpoint for ShmEndpoint {
         }
         match self.rx.peek() {
             0 if self.peer_finished() => {
-                self.failed = true;
+                self.failed_in = true;
                 Err(EndpointError::Closed)
             }
             0 => Ok(Progress::None),
@@ -363,7 +374,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn cancel(&mut self) {
-        self.failed = true;
+        self.cancelled = true;
         self.tx.control().cancelled.store(1, Ordering::Release);
         // Pairs with the fence in `fetch`: the caller's later writes to its buffers come after the mark.
         fence(Ordering::SeqCst);
@@ -374,7 +385,7 @@ impl Endpoint for ShmEndpoint {
 impl Drop for ShmEndpoint {
     fn drop(&mut self) {
         // A message that was announced and not fetched loses its buffer with this end.
-        if self.reaped != self.posted && !self.failed {
+        if self.reaped != self.posted && !self.cancelled {
             self.cancel();
         } else {
             self.finish();
