@@ -15,8 +15,8 @@
 //! | `MW_DEBUG` | log lines on stderr: `warn`, `info`, `debug` or `trace` | none |
 //! | `MW_DISABLE` | facilities to do without: `futex_waitv`, `robust`, `cma`, `memfd`, separated by commas | none |
 //!
-//! A variable that is empty counts as not set. A value that cannot be understood is an error that names it; nothing
-//! is guessed.
+//! A variable that is empty counts as not set. A value that cannot be understood is an error that names it;
+//! nothing is guessed.
 
 use crate::error::{Error, Result};
 use crate::sync::OnceLock;
@@ -85,8 +85,8 @@ pub struct Overrides {
 /// Where a variable's value comes from; a plain map in tests.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Facilities of the kernel that the process may use; `MW_DISABLE` takes them away, so that what replaces them is
-/// tested, and where a sandbox forbids them in a way that probing does not notice.
+/// Facilities of the kernel that the process may use; `MW_DISABLE` takes them away, so that what replaces
+/// them is tested, and where a sandbox forbids them in a way that probing does not notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facilities {
     /// `futex_waitv(2)`.

@@ -22,7 +22,8 @@ impl<T> Out<T> {
     }
 
     pub(super) fn set(&self, value: T) {
-        // SAFETY: not null and aligned by `new`, writable by its contract. What was there may be uninitialised.
+        // SAFETY: not null and aligned by `new`, writable by its contract. What was there may be
+        // uninitialised.
         unsafe { self.0.write(value) };
     }
 }

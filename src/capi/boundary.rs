@@ -38,8 +38,8 @@ pub(super) fn guard_result(body: impl FnOnce() -> Result<mwResult_t>) -> mwResul
     err.code.into()
 }
 
-/// Runs what touches the insides of a world. A panic there leaves them in a state that nobody has thought of, so the
-/// world is aborted and the panic becomes an error.
+/// Runs what touches the insides of a world. A panic there leaves them in a state that nobody has thought of,
+/// so the world is aborted and the panic becomes an error.
 pub(super) fn within<T>(world: &Arc<World>, body: impl FnOnce(&Arc<World>) -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(|| body(world))).unwrap_or_else(|payload| {
         let err = caught(payload);

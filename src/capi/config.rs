@@ -17,9 +17,9 @@ pub const MW_CONFIG_MAGIC: c_uint = 0x6d77_636f;
 /// An integer that has not been set: `MW_CONFIG_UNDEF_INT` in the header.
 const UNDEF_INT: c_int = c_int::MIN;
 
-/// Settings of a world. Start from MW_CONFIG_INITIALIZER. A setting that is not made (a pointer that is NULL, an
-/// int that is MW_CONFIG_UNDEF_INT) comes from the environment variable that is named with it, and if that is not set
-/// or empty, from the default. The strings are copied; they need to live for the call only.
+/// Settings of a world. Start from MW_CONFIG_INITIALIZER. A setting that is not made (a pointer that is NULL,
+/// an int that is MW_CONFIG_UNDEF_INT) comes from the environment variable that is named with it, and if that
+/// is not set or empty, from the default. The strings are copied; they need to live for the call only.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mwConfig_t {
@@ -35,7 +35,8 @@ pub struct mwConfig_t {
     pub transport: *const c_char,
     /// MW_IFNAME: which interfaces to use, in the syntax of NCCL_SOCKET_IFNAME.
     pub ifname: *const c_char,
-    /// MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16 bytes.
+    /// MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16
+    /// bytes.
     pub secret: *const c_char,
     /// MW_TIMEOUT_MS: deadline of every operation, default 600000.
     pub timeoutMs: c_int,
@@ -43,7 +44,8 @@ pub struct mwConfig_t {
     pub joinTimeoutMs: c_int,
     /// MW_HEARTBEAT_INTERVAL_MS: how often a sign of life is given, default 200.
     pub heartbeatIntervalMs: c_int,
-    /// MW_HEARTBEAT_TIMEOUT_MS: silence after which a member counts as failed, default 1000, at least two intervals.
+    /// MW_HEARTBEAT_TIMEOUT_MS: silence after which a member counts as failed, default 1000, at least two
+    /// intervals.
     pub heartbeatTimeoutMs: c_int,
     /// CUDA device of the nccl backend; -1 (default) on the host backend.
     pub device: c_int,
@@ -79,9 +81,8 @@ const _: () = assert!(offset_of!(mwConfig_t, store) == size_of::<Header>());
 
 /// The settings that a caller's configuration, which may be NULL, comes to.
 ///
-/// # Safety
-/// `config` is NULL or begins with a `Header`; if magic and size are right, that many bytes follow, and its strings
-/// are NULL or C strings.
+/// # Safety `config` is NULL or begins with a `Header`; if magic and size are right, that many bytes follow,
+/// and its strings are NULL or C strings.
 pub(super) unsafe fn load(config: *const mwConfig_t) -> Result<Config> {
     start_log()?;
     if config.is_null() {
@@ -98,8 +99,8 @@ pub(super) fn start_log() -> Result<()> {
     STARTED.get_or_init(|| log_level().map(|level| level.into_iter().for_each(log::init))).clone()
 }
 
-/// The part of the caller's configuration that this version knows: programs compiled with an older header have a
-/// shorter one, those compiled with a newer one a longer one.
+/// The part of the caller's configuration that this version knows: programs compiled with an older header
+/// have a shorter one, those compiled with a newer one a longer one.
 ///
 /// # Safety
 /// As for [`load`], and not NULL.
@@ -122,8 +123,9 @@ unsafe fn known(config: *const mwConfig_t) -> Result<mwConfig_t> {
     }
     let mut known = mwConfig_t::UNSET;
     let len = size.min(size_of::<mwConfig_t>());
-    // SAFETY: `len` bytes are there by this function's contract and fit; every field of the copy is whole, because
-    // sizes end at a multiple of the largest field. (A field added later must not move into today's padding.)
+    // SAFETY: `len` bytes are there by this function's contract and fit; every field of the copy is whole,
+    // because sizes end at a multiple of the largest field. (A field added later must not move into today's
+    // padding.)
     unsafe { ptr::copy_nonoverlapping(config.cast::<u8>(), (&raw mut known).cast(), len) };
     Ok(known)
 }

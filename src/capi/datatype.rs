@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::types::DataType;
 use std::ffi::c_int;
 
-/// Element types, with the values of ncclDataType_t. nccl.h's other names for them exist, too: mwChar, mwInt, mwHalf,
-/// mwFloat, mwDouble.
+/// Element types, with the values of ncclDataType_t. nccl.h's other names for them exist, too: mwChar, mwInt,
+/// mwHalf, mwFloat, mwDouble.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum mwDataType_t {

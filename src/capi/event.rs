@@ -79,9 +79,10 @@ impl From<&Event> for mwEvent_t {
     }
 }
 
-/// Called with an event, which is valid for the call only, and the `user` of mwWorldSetCallback. It runs on a thread of
-/// the library that only runs callbacks, one at a time, so a slow one delays later callbacks and nothing else. It may
-/// call every function of this library; it must not throw an exception or leave by longjmp.
+/// Called with an event, which is valid for the call only, and the `user` of mwWorldSetCallback. It runs on a
+/// thread of the library that only runs callbacks, one at a time, so a slow one delays later callbacks and
+/// nothing else. It may call every function of this library; it must not throw an exception or leave by
+/// longjmp.
 pub type mwEventCallback_t = Option<unsafe extern "C" fn(event: *const mwEvent_t, user: *mut c_void)>;
 
 /// What C gave along with its callback.
@@ -92,8 +93,8 @@ unsafe impl Send for User {}
 // SAFETY: as above.
 unsafe impl Sync for User {}
 
-/// A descriptor that is readable exactly while mwEventNext would find an event: for poll, epoll and select. There is
-/// one per process. It belongs to the library; do not read from it and do not close it.
+/// A descriptor that is readable exactly while mwEventNext would find an event: for poll, epoll and select.
+/// There is one per process. It belongs to the library; do not read from it and do not close it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwEventFd(fd: *mut c_int) -> mwResult_t {
     guard(|| {
@@ -104,9 +105,10 @@ pub unsafe extern "C" fn mwEventFd(fd: *mut c_int) -> mwResult_t {
     })
 }
 
-/// Takes the oldest event of this process, of whichever world. Waits up to `timeoutMs` for one (0: not at all,
-/// negative: until there is one); mwInProgress when none came. Each event is taken once, by one thread. Worlds with a
-/// callback have their events here, too. The library keeps 4096 events; if nobody takes them the oldest are dropped.
+/// Takes the oldest event of this process, of whichever world. Waits up to `timeoutMs` for one (0: not at
+/// all, negative: until there is one); mwInProgress when none came. Each event is taken once, by one thread.
+/// Worlds with a callback have their events here, too. The library keeps 4096 events; if nobody takes them
+/// the oldest are dropped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwEventNext(event: *mut mwEvent_t, timeoutMs: c_int) -> mwResult_t {
     guard_result(|| {
@@ -119,9 +121,9 @@ pub unsafe extern "C" fn mwEventNext(event: *mut mwEvent_t, timeoutMs: c_int) ->
 }
 
 /// Sets what is called with each event of a world from now on; NULL for nothing. When this, mwWorldDestroy or
-/// mwWorldAbort returns, the previous callback is not running and will not be called again, so `user` may be freed; the
-/// exception is a call from within that callback, which does not wait for itself. If the callback does not return
-/// within 10 seconds this is mwTimeout: it will not be called again, but is still running.
+/// mwWorldAbort returns, the previous callback is not running and will not be called again, so `user` may be
+/// freed; the exception is a call from within that callback, which does not wait for itself. If the callback
+/// does not return within 10 seconds this is mwTimeout: it will not be called again, but is still running.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwWorldSetCallback(
     world: mwWorld_t,

@@ -100,18 +100,18 @@ pub(super) fn refuse(function: &str) -> Result<()> {
     Ok(())
 }
 
-/// Opens a group: operations that this thread posts from now on are checked at once, but started by the mwGroupEnd
-/// (or mwGroupSubmit) that belongs to it, and then progress together. Groups may be nested; only the outermost one
-/// counts. A group may span worlds.
+/// Opens a group: operations that this thread posts from now on are checked at once, but started by the
+/// mwGroupEnd (or mwGroupSubmit) that belongs to it, and then progress together. Groups may be nested; only
+/// the outermost one counts. A group may span worlds.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwGroupStart() -> mwResult_t {
     guard(|| GROUP.with_borrow_mut(Group::start))
 }
 
-/// Closes a group. The outermost one starts everything posted in it and, on the host backend, returns when all of it
-/// is done: mwSuccess, or the first error; operations of other worlds than the failed one complete. If an operation
-/// of the group was refused when it was posted, that error is returned and nothing is started. An empty group does
-/// nothing.
+/// Closes a group. The outermost one starts everything posted in it and, on the host backend, returns when
+/// all of it is done: mwSuccess, or the first error; operations of other worlds than the failed one complete.
+/// If an operation of the group was refused when it was posted, that error is returned and nothing is
+/// started. An empty group does nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwGroupEnd() -> mwResult_t {
     guard(|| {
@@ -124,9 +124,10 @@ pub extern "C" fn mwGroupEnd() -> mwResult_t {
     })
 }
 
-/// Closes a group as mwGroupEnd does, but does not wait: gives a request for everything posted in it. Only for the
-/// outermost group. The buffers must stay valid, and those that are written untouched, until the request is done. On
-/// an error the request is NULL and nothing is started; a wrong argument or an inner group leaves the group open.
+/// Closes a group as mwGroupEnd does, but does not wait: gives a request for everything posted in it. Only
+/// for the outermost group. The buffers must stay valid, and those that are written untouched, until the
+/// request is done. On an error the request is NULL and nothing is started; a wrong argument or an inner
+/// group leaves the group open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwGroupSubmit(request: *mut mwRequest_t) -> mwResult_t {
     guard(|| {

@@ -1,9 +1,9 @@
 //! The C API: translation only, one file per C type. `include/multiworld.h` is generated from these files.
 //!
-//! Every exported function checks its arguments, converts them, makes one call into the layers below and converts
-//! the answer back, all inside [`boundary::guard`], which turns errors into result codes and keeps panics on this
-//! side. Enumerators arrive as plain integers (the `Raw...` aliases, which the header shows under the enum's name)
-//! because an integer that C passes need not be an enumerator.
+//! Every exported function checks its arguments, converts them, makes one call into the layers below and
+//! converts the answer back, all inside [`boundary::guard`], which turns errors into result codes and keeps
+//! panics on this side. Enumerators arrive as plain integers (the `Raw...` aliases, which the header shows
+//! under the enum's name) because an integer that C passes need not be an enumerator.
 //!
 //! | file | C type |
 //! |---|---|
@@ -20,7 +20,8 @@
 //! | `event` | `mwEvent_t` |
 //! | `boundary`, `arg`, `handle` | what all of them share: the panic guard, argument checks, the handle tables |
 
-// The contract of each function is the comment that goes into the header, and it covers what `# Safety` would say.
+// The contract of each function is the comment that goes into the header, and it covers what `# Safety` would
+// say.
 #![allow(clippy::missing_safety_doc)]
 // Names are C's.
 #![allow(non_snake_case)]

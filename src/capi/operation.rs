@@ -1,5 +1,5 @@
-//! The operations. All of them go the same way: [`post`] checks what does not depend on the world, and the world
-//! checks the rest, before anything happens.
+//! The operations. All of them go the same way: [`post`] checks what does not depend on the world, and the
+//! world checks the rest, before anything happens.
 
 use super::boundary::{guard, within};
 use super::datatype::{RawDataType, datatype, mwDataType_t};
@@ -113,9 +113,10 @@ fn check(world: mwWorld_t, stream: mwStream_t, posted: &Posted) -> Result<(Guard
     Ok((guard, call))
 }
 
-/// Sends `count` elements to the rank `peer`, which has to call mwRecv with the same count and type. Messages between two
-/// ranks arrive in the order in which they were sent. Outside a group this returns when the buffer may be used again,
-/// which may be before the peer has received: two ranks that both send first and then receive need a group.
+/// Sends `count` elements to the rank `peer`, which has to call mwRecv with the same count and type. Messages
+/// between two ranks arrive in the order in which they were sent. Outside a group this returns when the
+/// buffer may be used again, which may be before the peer has received: two ranks that both send first and
+/// then receive need a group.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwSend(
     sendbuff: *const c_void,
@@ -143,8 +144,8 @@ pub unsafe extern "C" fn mwRecv(
     post(world, stream, Posted { recvbuff, peer, ..posted })
 }
 
-/// Copies the `count` elements at `sendbuff` of the rank `root` to `recvbuff` of every rank. `sendbuff` is used on the root
-/// only, where both may be the same.
+/// Copies the `count` elements at `sendbuff` of the rank `root` to `recvbuff` of every rank. `sendbuff` is
+/// used on the root only, where both may be the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwBroadcast(
     sendbuff: *const c_void,
@@ -159,8 +160,8 @@ pub unsafe extern "C" fn mwBroadcast(
     post(world, stream, Posted { sendbuff, recvbuff, peer: root, ..posted })
 }
 
-/// Reduces `count` elements of every rank into `recvbuff` of the rank `root`. `recvbuff` is used on the root only, where
-/// both may be the same.
+/// Reduces `count` elements of every rank into `recvbuff` of the rank `root`. `recvbuff` is used on the root
+/// only, where both may be the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwReduce(
     sendbuff: *const c_void,
@@ -176,8 +177,8 @@ pub unsafe extern "C" fn mwReduce(
     post(world, stream, Posted { sendbuff, recvbuff, op: Some(op), peer: root, ..posted })
 }
 
-/// Reduces `count` elements of every rank into `recvbuff` of every rank; the bits are the same on all. Both buffers may
-/// be the same.
+/// Reduces `count` elements of every rank into `recvbuff` of every rank; the bits are the same on all. Both
+/// buffers may be the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwAllReduce(
     sendbuff: *const c_void,
@@ -207,8 +208,8 @@ pub unsafe extern "C" fn mwAllGather(
     post(world, stream, Posted { sendbuff, recvbuff, ..posted })
 }
 
-/// Reduces nranks * recvcount elements of every rank and leaves the part that begins at i * recvcount, `recvcount`
-/// elements, in `recvbuff` of rank i. In place when `recvbuff` is this rank's part of `sendbuff`.
+/// Reduces nranks * recvcount elements of every rank and leaves the part that begins at i * recvcount,
+/// `recvcount` elements, in `recvbuff` of rank i. In place when `recvbuff` is this rank's part of `sendbuff`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwReduceScatter(
     sendbuff: *const c_void,
@@ -238,8 +239,8 @@ pub unsafe extern "C" fn mwAllToAll(
     post(world, stream, Posted { sendbuff, recvbuff, ..posted })
 }
 
-/// Puts the `count` elements of rank i at `recvbuff + i * count` of the rank `root`. `recvbuff`, nranks * count elements, is
-/// used on the root only; in place there when `sendbuff` is the root's part of it.
+/// Puts the `count` elements of rank i at `recvbuff + i * count` of the rank `root`. `recvbuff`, nranks *
+/// count elements, is used on the root only; in place there when `sendbuff` is the root's part of it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwGather(
     sendbuff: *const c_void,
@@ -254,8 +255,9 @@ pub unsafe extern "C" fn mwGather(
     post(world, stream, Posted { sendbuff, recvbuff, peer: root, ..posted })
 }
 
-/// Puts the `count` elements at `sendbuff + i * count` of the rank `root` into `recvbuff` of rank i. `sendbuff`,
-/// nranks * count elements, is used on the root only; in place there when `recvbuff` is the root's part of it.
+/// Puts the `count` elements at `sendbuff + i * count` of the rank `root` into `recvbuff` of rank i.
+/// `sendbuff`, nranks * count elements, is used on the root only; in place there when `recvbuff` is the
+/// root's part of it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwScatter(
     sendbuff: *const c_void,
@@ -280,7 +282,8 @@ pub extern "C" fn mwBarrier(world: mwWorld_t, stream: mwStream_t) -> mwResult_t 
 mod tests {
     use super::*;
 
-    /// Which buffers must not be NULL: (sendbuff, recvbuff) for rank 1 of an operation whose root or peer is `root`.
+    /// Which buffers must not be NULL: (sendbuff, recvbuff) for rank 1 of an operation whose root or peer is
+    /// `root`.
     fn needs(kind: OpKind, send: bool, root: c_int) -> (bool, bool) {
         let missing = |sendbuff, recvbuff| {
             let posted = Posted { send, peer: root, sendbuff, recvbuff, ..Posted::new(kind, 3, 7) };

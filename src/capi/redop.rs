@@ -1,7 +1,7 @@
 //! `mwRedOp_t`: the built-in reductions, and sums of what is multiplied first.
 //!
-//! Numbers of made operators are given out once per process and not reused, so one that was destroyed, or belongs to
-//! another world, is an error and never somebody else's operator.
+//! Numbers of made operators are given out once per process and not reused, so one that was destroyed, or
+//! belongs to another world, is an error and never somebody else's operator.
 
 use super::arg::Out;
 use super::boundary::guard;
@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-/// Reductions, with the values of ncclRedOp_t. mwRedOpCreatePreMulSum makes further ones, numbered from mwNumOps.
+/// Reductions, with the values of ncclRedOp_t. mwRedOpCreatePreMulSum makes further ones, numbered from
+/// mwNumOps.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum mwRedOp_t {
@@ -42,8 +43,8 @@ pub type RawRedOp = c_int;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum mwScalarResidence_t {
-    /// In memory that the operations reach (host memory on the host backend): read by every operation that uses it
-    /// when that is posted, so it must stay valid until the operator is destroyed.
+    /// In memory that the operations reach (host memory on the host backend): read by every operation that
+    /// uses it when that is posted, so it must stay valid until the operator is destroyed.
     mwScalarDevice = 0,
     /// In host memory: read by mwRedOpCreatePreMulSum itself.
     mwScalarHostImmediate = 1,
@@ -58,8 +59,8 @@ enum Scalar {
     At(*const u8),
 }
 
-// SAFETY: the caller promised with mwScalarDevice that the pointer may be read, from any thread, while the operator
-// exists; the address itself is only a number.
+// SAFETY: the caller promised with mwScalarDevice that the pointer may be read, from any thread, while the
+// operator exists; the address itself is only a number.
 unsafe impl Send for Scalar {}
 // SAFETY: as above; it is only read through.
 unsafe impl Sync for Scalar {}
@@ -107,7 +108,8 @@ impl Table {
         }
         match made.scalar {
             Scalar::Value(bytes) => Ok(Reduction::PreMulSum(bytes)),
-            // SAFETY: valid while the operator exists, as mwScalarDevice demands; we hold the table's lock, so it does.
+            // SAFETY: valid while the operator exists, as mwScalarDevice demands; we hold the table's lock,
+            // so it does.
             Scalar::At(ptr) => Ok(Reduction::PreMulSum(unsafe { read(ptr, dtype) })),
         }
     }
@@ -139,9 +141,10 @@ pub(super) fn forget(world: mwWorld_t) {
     MADE.write().made.retain(|&(owner, _), _| owner != world.addr());
 }
 
-/// Makes an operator for one world and one data type: every rank's input is multiplied by that rank's `scalar`, one
-/// element of the type, and the products are summed. `residence` says where the scalar lies and when it is read. Each
-/// rank makes its own; the numbers need not agree. Freed with mwRedOpDestroy or with the world.
+/// Makes an operator for one world and one data type: every rank's input is multiplied by that rank's
+/// `scalar`, one element of the type, and the products are summed. `residence` says where the scalar lies and
+/// when it is read. Each rank makes its own; the numbers need not agree. Freed with mwRedOpDestroy or with
+/// the world.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwRedOpCreatePreMulSum(
     op: *mut RawRedOp,

@@ -10,8 +10,8 @@ use crate::sync::slab::Guard;
 use crate::world::Request;
 use std::ffi::c_int;
 
-/// Asks whether a request is done, without waiting: `*done` becomes 1 or 0. Returns mwSuccess while it is not, and once
-/// it is, what its operations came to: mwSuccess or the first error.
+/// Asks whether a request is done, without waiting: `*done` becomes 1 or 0. Returns mwSuccess while it is
+/// not, and once it is, what its operations came to: mwSuccess or the first error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwRequestTest(request: mwRequest_t, done: *mut c_int) -> mwResult_t {
     guard(|| {
@@ -23,9 +23,9 @@ pub unsafe extern "C" fn mwRequestTest(request: mwRequest_t, done: *mut c_int) -
     })
 }
 
-/// Waits for a request: mwInProgress when it is not done within `timeoutMs`, else what its operations came to, as often
-/// as it is asked. 0 does not wait at all; a negative time waits until the request is done, which the deadlines of
-/// its operations bound.
+/// Waits for a request: mwInProgress when it is not done within `timeoutMs`, else what its operations came
+/// to, as often as it is asked. 0 does not wait at all; a negative time waits until the request is done,
+/// which the deadlines of its operations bound.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwRequestWait(request: mwRequest_t, timeoutMs: c_int) -> mwResult_t {
     guard_result(|| {
@@ -36,8 +36,9 @@ pub extern "C" fn mwRequestWait(request: mwRequest_t, timeoutMs: c_int) -> mwRes
 }
 
 /// Waits until one of `count` requests is done, writes its index and returns what its operations came to.
-/// mwInProgress and index -1 when the time is up; `timeoutMs` as for mwRequestWait. Entries that are NULL are skipped;
-/// if all are, that is an error. The done one stays a valid request: free it and set its entry to NULL.
+/// mwInProgress and index -1 when the time is up; `timeoutMs` as for mwRequestWait. Entries that are NULL are
+/// skipped; if all are, that is an error. The done one stays a valid request: free it and set its entry to
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwRequestWaitAny(
     count: c_int,
@@ -90,8 +91,8 @@ unsafe fn entries(
     Ok(found)
 }
 
-/// Frees a request. One that is not done goes on to its end unwatched: its buffers must stay valid until then, and
-/// only a later operation of the same world or the end of the world tells when that is.
+/// Frees a request. One that is not done goes on to its end unwatched: its buffers must stay valid until
+/// then, and only a later operation of the same world or the end of the world tells when that is.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwRequestFree(request: mwRequest_t) -> mwResult_t {
     guard(|| handle::remove_request(request).map(drop))

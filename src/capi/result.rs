@@ -69,7 +69,8 @@ impl From<Code> for mwResult_t {
     }
 }
 
-/// Writes the version of the library, which may be newer than the MW_VERSION_CODE a program was compiled with.
+/// Writes the version of the library, which may be newer than the MW_VERSION_CODE a program was compiled
+/// with.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwGetVersion(version: *mut c_int) -> mwResult_t {
     guard(|| {
@@ -102,8 +103,9 @@ pub extern "C" fn mwGetErrorString(result: RawResult) -> *const c_char {
 
 /// One sentence about an error: with a world that is no longer active, why it is not; otherwise (the world is
 /// active, NULL, or not a world) the last error that a call of this thread returned. The text of a wrong
-/// argument begins with the argument's name. A call that succeeds does not clear it, as in NCCL. Never NULL; empty
-/// when there was no error. Valid until this thread's next call of a function of this library; do not free.
+/// argument begins with the argument's name. A call that succeeds does not clear it, as in NCCL. Never NULL;
+/// empty when there was no error. Valid until this thread's next call of a function of this library; do not
+/// free.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwGetLastError(world: mwWorld_t) -> *const c_char {
     let error = catch_unwind(AssertUnwindSafe(|| handle::world(world).ok().and_then(|world| world.error())));

@@ -30,8 +30,9 @@ impl mwUniqueId {
     }
 }
 
-/// Makes the id of a new world. One process does this, gives the id to all ranks, and every rank (this process,
-/// too, if it is one of them) calls mwWorldInitRank with it. The process has to live until all have joined.
+/// Makes the id of a new world. One process does this, gives the id to all ranks, and every rank (this
+/// process, too, if it is one of them) calls mwWorldInitRank with it. The process has to live until all have
+/// joined.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwGetUniqueId(id: *mut mwUniqueId) -> mwResult_t {
     guard(|| {

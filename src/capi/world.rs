@@ -21,10 +21,11 @@ pub const MW_WORLD_NAME_BYTES: usize = 64;
 /// A color for mwWorldSplit: this rank takes part in the call and gets no new world.
 pub const MW_SPLIT_NOCOLOR: c_int = -1;
 
-/// Joins the world `name` (1 to 63 bytes of UTF-8) as `rank` of `nranks` and waits until all are there. The ranks meet
-/// in the store (`store` of the configuration, MW_STORE), where rank 0 starts one if nobody listens there yet.
-/// With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun, Open MPI or Slurm. `config` NULL
-/// means environment and defaults. On an error, `*world` is NULL; mwTimeout when not all came in time.
+/// Joins the world `name` (1 to 63 bytes of UTF-8) as `rank` of `nranks` and waits until all are there. The
+/// ranks meet in the store (`store` of the configuration, MW_STORE), where rank 0 starts one if nobody
+/// listens there yet. With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun,
+/// Open MPI or Slurm. `config` NULL means environment and defaults. On an error, `*world` is NULL; mwTimeout
+/// when not all came in time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldInit(
     world: *mut mwWorld_t,
@@ -45,8 +46,8 @@ pub unsafe extern "C" fn mwWorldInit(
     })
 }
 
-/// Joins the world of a unique id (see mwGetUniqueId) as `rank` of `nranks` and waits until all are there. Needs no store
-/// and no secret of its own. Otherwise as mwWorldInit.
+/// Joins the world of a unique id (see mwGetUniqueId) as `rank` of `nranks` and waits until all are there.
+/// Needs no store and no secret of its own. Otherwise as mwWorldInit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldInitRank(
     world: *mut mwWorld_t,
@@ -64,8 +65,8 @@ pub unsafe extern "C" fn mwWorldInitRank(
     })
 }
 
-/// Makes one world with all its ranks in this process: `worlds[i]` becomes rank i of `nranks`, for a thread each. On an
-/// error all are NULL.
+/// Makes one world with all its ranks in this process: `worlds[i]` becomes rank i of `nranks`, for a thread
+/// each. On an error all are NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldInitAll(
     worlds: *mut mwWorld_t,
@@ -90,9 +91,9 @@ pub unsafe extern "C" fn mwWorldInitAll(
     })
 }
 
-/// Splits a world: every member calls this, those that pass the same `color` (0 or more) get a new world together,
-/// ranked by `key` and then by their old rank; those with MW_SPLIT_NOCOLOR get NULL. The old world goes on. `config` NULL
-/// means the old world's settings. On an error, `*newworld` is NULL.
+/// Splits a world: every member calls this, those that pass the same `color` (0 or more) get a new world
+/// together, ranked by `key` and then by their old rank; those with MW_SPLIT_NOCOLOR get NULL. The old world
+/// goes on. `config` NULL means the old world's settings. On an error, `*newworld` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldSplit(
     world: mwWorld_t,
@@ -113,16 +114,17 @@ pub unsafe extern "C" fn mwWorldSplit(
     })
 }
 
-/// Ends the world for all of its members: pending and later operations return mwRevoked, on every rank. Meant for a
-/// member that has seen an error which the others cannot see. Does not wait for anybody; destroy is still needed.
+/// Ends the world for all of its members: pending and later operations return mwRevoked, on every rank. Meant
+/// for a member that has seen an error which the others cannot see. Does not wait for anybody; destroy is
+/// still needed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwWorldRevoke(world: mwWorld_t) -> mwResult_t {
     guard(|| within(&*handle::world(world)?, |world| world.revoke()))
 }
 
 /// Leaves a world at once, whatever it is doing, and frees it: operations that other threads wait for return
-/// mwAborted, the other members see this rank as failed. Never waits for another rank. The handle is gone afterwards;
-/// there is nothing left to destroy. Allowed at any time, also inside a group.
+/// mwAborted, the other members see this rank as failed. Never waits for another rank. The handle is gone
+/// afterwards; there is nothing left to destroy. Allowed at any time, also inside a group.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwWorldAbort(world: mwWorld_t) -> mwResult_t {
     guard(|| {
@@ -135,8 +137,8 @@ pub extern "C" fn mwWorldAbort(world: mwWorld_t) -> mwResult_t {
     })
 }
 
-/// Finishes what this rank has posted in the world and tells the others that it leaves in good order. Afterwards only
-/// queries are allowed; destroy is still needed.
+/// Finishes what this rank has posted in the world and tells the others that it leaves in good order.
+/// Afterwards only queries are allowed; destroy is still needed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwWorldFinalize(world: mwWorld_t) -> mwResult_t {
     guard(|| {
@@ -145,9 +147,9 @@ pub extern "C" fn mwWorldFinalize(world: mwWorld_t) -> mwResult_t {
     })
 }
 
-/// Finalizes a world, if that has not been done and the world is active, and frees it. The handle is gone afterwards,
-/// whatever is returned: an error tells that finalizing failed. The operators and the callback of the world are gone,
-/// too; requests of it stay until they are freed.
+/// Finalizes a world, if that has not been done and the world is active, and frees it. The handle is gone
+/// afterwards, whatever is returned: an error tells that finalizing failed. The operators and the callback of
+/// the world are gone, too; requests of it stay until they are freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwWorldDestroy(world: mwWorld_t) -> mwResult_t {
     guard(|| {

@@ -145,9 +145,9 @@ pub unsafe extern "C" fn mwWorldGetAsyncError(world: mwWorld_t, asyncError: *mut
     unsafe { answer(world, asyncError, "asyncError", |world| Ok(code(world))) }
 }
 
-/// Writes the ranks that failed, in ascending order, as many as fit: `*count` is the room in `ranks` before and the
-/// number of failed ranks afterwards, which may be greater. With a room of 0, `ranks` may be NULL. All surviving members
-/// get the same.
+/// Writes the ranks that failed, in ascending order, as many as fit: `*count` is the room in `ranks` before
+/// and the number of failed ranks afterwards, which may be greater. With a room of 0, `ranks` may be NULL.
+/// All surviving members get the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldGetFailedRanks(
     world: mwWorld_t,
@@ -177,8 +177,8 @@ pub unsafe extern "C" fn mwWorldGetFailedRanks(
     })
 }
 
-/// Writes the counters of the world. `stats->size` says how much there is room for, so set it before the call; fields
-/// that only a newer library knows are left alone.
+/// Writes the counters of the world. `stats->size` says how much there is room for, so set it before the
+/// call; fields that only a newer library knows are left alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldGetStats(world: mwWorld_t, stats: *mut mwWorldStats_t) -> mwResult_t {
     guard(|| {

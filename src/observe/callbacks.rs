@@ -17,10 +17,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 static DISPATCHER: Dispatcher = Dispatcher::new();
 
-/// Sets, replaces or (`None`) removes the callback of a world. When it returns `Ok`, the previous callback is not
-/// running and will not be called again, unless this is called from within that callback, which then is the last
-/// call of it. A callback that does not come back within [`PATIENCE`] is `Code::Timeout`: it is never called
-/// again, but still running.
+/// Sets, replaces or (`None`) removes the callback of a world. When it returns `Ok`, the previous callback is
+/// not running and will not be called again, unless this is called from within that callback, which then is
+/// the last call of it. A callback that does not come back within [`PATIENCE`] is `Code::Timeout`: it is
+/// never called again, but still running.
 pub fn set_callback(world_token: usize, callback: Option<Callback>) -> Result<()> {
     DISPATCHER.set(world_token, callback, PATIENCE)
 }

@@ -65,8 +65,8 @@ pub fn next(until: Option<Instant>) -> Option<Event> {
     QUEUE.pop(until)
 }
 
-/// The descriptor that is readable exactly while the queue holds events. It belongs to the library: poll it, but
-/// neither read nor close it.
+/// The descriptor that is readable exactly while the queue holds events. It belongs to the library: poll it,
+/// but neither read nor close it.
 pub fn fd() -> Result<RawFd> {
     QUEUE.fd()
 }
@@ -89,7 +89,8 @@ struct State {
 }
 
 impl State {
-    /// Brings the descriptor in line with the queue. A failure costs wake-ups, not events, so it is only logged.
+    /// Brings the descriptor in line with the queue. A failure costs wake-ups, not events, so it is only
+    /// logged.
     fn show(&self) {
         let Some(fd) = &self.fd else { return };
         let shown = if self.events.is_empty() { fd.clear() } else { fd.signal() };

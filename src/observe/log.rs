@@ -1,8 +1,8 @@
 //! Log lines on stderr, for `MW_DEBUG`.
 //!
-//! The library logs through `tracing`, and a Rust application installs the subscriber it likes. Everybody else
-//! sets `MW_DEBUG` and gets one line per event: `multiworld LEVEL target: message field=value`. Without `MW_DEBUG`
-//! nothing is installed and nothing is printed.
+//! The library logs through `tracing`, and a Rust application installs the subscriber it likes. Everybody
+//! else sets `MW_DEBUG` and gets one line per event: `multiworld LEVEL target: message field=value`. Without
+//! `MW_DEBUG` nothing is installed and nothing is printed.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -32,7 +32,8 @@ impl Subscriber for Stderr {
 
     fn event(&self, event: &Event<'_>) {
         let line = line(event);
-        // One write, so that lines of several processes do not mix. Without stderr there is nowhere to complain.
+        // One write, so that lines of several processes do not mix. Without stderr there is nowhere to
+        // complain.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 

@@ -1,28 +1,30 @@
 //! Handles for callers that cannot be trusted to keep pointers straight.
 //!
-//! A handle is a number the size of a pointer: slot index, generation of the slot, kind of the table. Looking one
-//! up takes one atomic addition and no lock, and a handle that was destroyed, belongs to another table or never
-//! was one is answered with `None`, whatever other threads do meanwhile.
+//! A handle is a number the size of a pointer: slot index, generation of the slot, kind of the table. Looking
+//! one up takes one atomic addition and no lock, and a handle that was destroyed, belongs to another table or
+//! never was one is answered with `None`, whatever other threads do meanwhile.
 //!
-//! Layout of a handle (64 bits): bit 63 is 1, so that no handle is a user-space address; bits 34..63 generation;
-//! bits 12..34 index; bits 1..12 kind; bit 0 is 1.
+//! Layout of a handle (64 bits): bit 63 is 1, so that no handle is a user-space address; bits 34..63
+//! generation; bits 12..34 index; bits 1..12 kind; bit 0 is 1.
 //! Layout of a slot's state word: bits 34..63 generation (the handle's place), bit 33 `DEAD`, bit 32 `LIVE`,
 //! bits 0..32 the number of references.
 //!
 //! Invariants:
-//! 1. Slots live in chunks that are never moved or freed while the slab exists, so the state word of any index
-//!    below the end may be touched at any time.
-//! 2. Whoever adds a reference takes it away again. A reference counts from its addition, also for those who then
-//!    find that the slot is not theirs; they never look at the value.
-//! 3. The value is read only by holders of a reference who saw `LIVE` and not `DEAD` with their generation when
-//!    they added it.
-//! 4. A slot is *vacant* while neither `LIVE` nor `DEAD`. The value of a vacant slot is touched only by whoever
-//!    made it vacant (until the index is on the free list) or took it from the free list (until `LIVE` is set).
-//! 5. `DEAD` is set once per generation, by the one `remove` that succeeds. `LIVE | DEAD` with no references turns
-//!    vacant by one compare-and-exchange, so exactly one thread takes the value out; later references of stale
-//!    handles find the slot vacant and leave it alone.
+//! 1. Slots live in chunks that are never moved or freed while the slab exists, so the state word of any
+//!    index below the end may be touched at any time.
+//! 2. Whoever adds a reference takes it away again. A reference counts from its addition, also for those who
+//!    then find that the slot is not theirs; they never look at the value.
+//! 3. The value is read only by holders of a reference who saw `LIVE` and not `DEAD` with their generation
+//!    when they added it.
+//! 4. A slot is *vacant* while neither `LIVE` nor `DEAD`. The value of a vacant slot is touched only by
+//!    whoever made it vacant (until the index is on the free list) or took it from the free list (until `LIVE`
+//!    is set).
+//! 5. `DEAD` is set once per generation, by the one `remove` that succeeds. `LIVE | DEAD` with no references
+//!    turns vacant by one compare-and-exchange, so exactly one thread takes the value out; later references of
+//!    stale handles find the slot vacant and leave it alone.
 //! 6. The generation changes only while the slot is vacant and grows by one. A slot that has used up its
-//!    generations is retired: it stays vacant and off the free list for good. No two inserts give the same handle.
+//!    generations is retired: it stays vacant and off the free list for good. No two inserts give the same
+//!    handle.
 
 use super::atomic::{AtomicPtr, AtomicU64, Ordering};
 use super::{Arc, Mutex};
@@ -216,8 +218,8 @@ impl<T> Drop for Slab<T> {
             let first = *first.get_mut();
             if !first.is_null() {
                 let len = (FIRST_CHUNK as usize) << chunk;
-                // SAFETY: `allocate` made this pointer from a boxed slice of this length; `&mut self` says that
-                // no guard is left.
+                // SAFETY: `allocate` made this pointer from a boxed slice of this length; `&mut self` says
+                // that no guard is left.
                 drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, len)) });
             }
         }
@@ -228,8 +230,8 @@ impl<T> Deref for Guard<'_, T> {
     type Target = Arc<T>;
 
     fn deref(&self) -> &Arc<T> {
-        // SAFETY: guards are handed out only for live slots of the right generation, whose value is in place and
-        // not written before the last reference is gone (invariants 3 to 5).
+        // SAFETY: guards are handed out only for live slots of the right generation, whose value is in place
+        // and not written before the last reference is gone (invariants 3 to 5).
         let value = unsafe { &*self.slot.value.get() };
         match value {
             Some(value) => value,

@@ -100,8 +100,8 @@ impl Drop for Probe<'_> {
     }
 }
 
-/// Every thread inserts into, reads and removes from a few shared cells, so that gets, removes and reuses of the
-/// same slots meet all the time.
+/// Every thread inserts into, reads and removes from a few shared cells, so that gets, removes and reuses of
+/// the same slots meet all the time.
 #[test]
 fn many_threads_see_only_what_they_asked_for() {
     const ROUNDS: usize = 30_000;

@@ -44,7 +44,8 @@ impl AsRawFd for EventFd {
     }
 }
 
-/// Repeats what a signal interrupted. A full (write) or empty (read) counter is already what the caller wants.
+/// Repeats what a signal interrupted. A full (write) or empty (read) counter is already what the caller
+/// wants.
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<()> {
     loop {
         if call() >= 0 {
