@@ -5,6 +5,7 @@ use super::segment::Segment;
 use crate::sync::Arc;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sys::{bell, process};
+use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -53,7 +54,7 @@ pub struct ShmEndpoint {
     pulled: u64,
     buffer: Vec<u8>,
     /// The peer's messages are over, or not to be trusted.
-    failed_in: bool,
+    fault: Option<Fault>,
     /// This end gave up.
     cancelled: bool,
 }
@@ -75,7 +76,7 @@ impl ShmEndpoint {
             pull: None,
             pulled: 0,
             buffer: Vec::new(),
-            failed_in: false,
+            fault: None,
             cancelled: false,
         }
     }
@@ -111,18 +112,16 @@ impl ShmEndpoint {
         self.rx.control().finished.load(Ordering::Acquire) != 0 && self.rx.peek() == 0
     }
 
-    fn corrupt<T>(&mut self, what: &'static str) -> Result<T, EndpointError> {
-        self.failed_in = true;
-        Err(EndpointError::Corrupt(what))
+    fn corrupt<T>(&self, what: &'static str) -> Result<T, Fault> {
+        Err(Fault::Corrupt(what))
     }
 
     /// Matches the announcement at the reading position with the posted receive.
-    fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
+    fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         let tag = self.rx.peek();
         if tag == 0 {
             if self.peer_finished() {
-                self.failed_in = true;
-                return Err(EndpointError::Closed);
+                return Err(Fault::Closed);
             }
             return Ok(Progress::None);
         }
@@ -135,8 +134,7 @@ impl ShmEndpoint {
         };
         let Some(fp) = first.fp else { return self.corrupt("shared-memory ring: not a fingerprint") };
         if fp != msg.fp || first.total != msg.len as u64 {
-            self.failed_in = true;
-            return Err(EndpointError::Mismatch { theirs: fp, their_len: first.total });
+            return Err(Fault::Mismatch(Header { fp, len: first.total }));
         }
         msg.started = true;
         if tag == TAG_PULL {
@@ -154,7 +152,7 @@ impl ShmEndpoint {
 
     /// Takes a fragment's bytes.
     #[inline]
-    fn consume(&mut self, msg: &mut RecvMsg, f: Fragment) -> Result<Progress, EndpointError> {
+    fn consume(&mut self, msg: &mut RecvMsg, f: Fragment) -> Result<Progress, Fault> {
         let rest = msg.len - msg.offset;
         if f.len > rest || (f.len == 0 && rest != 0) || (f.len < rest && !f.len.is_multiple_of(8)) {
             return self.corrupt("shared-memory ring: fragment of an impossible length");
@@ -174,7 +172,7 @@ impl ShmEndpoint {
     ///
     /// # Safety
     /// The message's buffer is valid.
-    unsafe fn fetch(&mut self, msg: &mut RecvMsg, base: u64) -> Result<Progress, EndpointError> {
+    unsafe fn fetch(&mut self, msg: &mut RecvMsg, base: u64) -> Result<Progress, Fault> {
         let rest = msg.len - msg.offset;
         let from = base.wrapping_add(msg.offset as u64);
         // SAFETY: by this function's contract.
@@ -211,8 +209,7 @@ impl ShmEndpoint {
         // read, what we read may be anything: pairs with the fence in `cancel`.
         fence(Ordering::Acquire);
         if self.rx.control().cancelled.load(Ordering::Acquire) != 0 {
-            self.failed_in = true;
-            return Err(EndpointError::Closed);
+            return Err(Fault::Closed);
         }
         self.pull = None;
         self.pulled += 1;
@@ -224,7 +221,7 @@ impl ShmEndpoint {
 
     /// # Safety
     /// `to` is valid for writing `len` bytes.
-    unsafe fn read(&mut self, from: u64, to: *mut u8, len: usize) -> Result<usize, EndpointError> {
+    unsafe fn read(&mut self, from: u64, to: *mut u8, len: usize) -> Result<usize, Fault> {
         match self.reach {
             // SAFETY: `to` by this function's contract.
             Reach::Process(pid) => match unsafe { process::read_memory(pid, from, to, len) } {
@@ -232,9 +229,8 @@ impl ShmEndpoint {
                 Ok(n) => Ok(n.min(len)),
                 // The process is gone, or its memory is already.
                 Err(e) => {
-                    self.failed_in = true;
                     tracing::debug!("process_vm_readv from {pid}: {e}");
-                    Err(EndpointError::Closed)
+                    Err(Fault::Closed)
                 }
             },
             Reach::None => self.corrupt("no way to read the peer's memory"),
@@ -284,37 +280,13 @@ impl ShmEndpoint {
     fn goes_direct(&self, len: usize) -> bool {
         len > EAGER && self.tx.control().can_pull.load(Ordering::Acquire) == 1
     }
-}
 
-fn cancelled() -> EndpointError {
-    EndpointError::System("endpoint", std::io::Error::other("cancelled by this end"))
-}
-
-impl Endpoint for ShmEndpoint {
+    /// Advances a receive.
+    ///
+    /// # Safety
+    /// As for [`Endpoint::recv`].
     #[inline]
-    unsafe fn send(&mut self, msg: &mut SendMsg) -> Result<Progress, EndpointError> {
-        if self.cancelled {
-            return Err(cancelled());
-        }
-        if !msg.started && self.goes_direct(msg.len) {
-            return Ok(self.announce(msg));
-        }
-        // SAFETY: by this function's contract.
-        if !unsafe { self.put(msg) } {
-            return Ok(Progress::None);
-        }
-        self.ring_peer();
-        Ok(if msg.offset == msg.len { Progress::Done } else { Progress::Some })
-    }
-
-    #[inline]
-    unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
-        if self.cancelled {
-            return Err(cancelled());
-        }
-        if self.failed_in {
-            return Err(EndpointError::Closed);
-        }
+    unsafe fn receive(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         if !msg.started {
             let p = self.begin(msg)?;
             if p == Progress::None {
@@ -331,10 +303,7 @@ impl Endpoint for ShmEndpoint {
             return unsafe { self.fetch(msg, base) };
         }
         match self.rx.peek() {
-            0 if self.peer_finished() => {
-                self.failed_in = true;
-                Err(EndpointError::Closed)
-            }
+            0 if self.peer_finished() => Err(Fault::Closed),
             0 => Ok(Progress::None),
             TAG_MORE => match self.rx.more() {
                 Some(f) => {
@@ -347,6 +316,39 @@ impl Endpoint for ShmEndpoint {
             _ => self.corrupt("shared-memory ring: fragment expected"),
         }
     }
+}
+
+impl Endpoint for ShmEndpoint {
+    #[inline]
+    unsafe fn send(&mut self, msg: &mut SendMsg) -> Result<Progress, EndpointError> {
+        if self.cancelled {
+            return Err(Fault::Cancelled.into());
+        }
+        if !msg.started && self.goes_direct(msg.len) {
+            return Ok(self.announce(msg));
+        }
+        // SAFETY: by this function's contract.
+        if !unsafe { self.put(msg) } {
+            return Ok(Progress::None);
+        }
+        self.ring_peer();
+        Ok(if msg.offset == msg.len { Progress::Done } else { Progress::Some })
+    }
+
+    #[inline]
+    unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError> {
+        if self.cancelled {
+            return Err(Fault::Cancelled.into());
+        }
+        if self.fault.is_none() {
+            // SAFETY: by this function's contract.
+            match unsafe { self.receive(msg) } {
+                Ok(p) => return Ok(p),
+                Err(f) => self.fault = Some(f),
+            }
+        }
+        Err(self.fault.unwrap_or(Fault::Closed).into())
+    }
 
     #[inline]
     fn reap(&mut self) -> Result<usize, EndpointError> {
@@ -356,7 +358,7 @@ impl Endpoint for ShmEndpoint {
         // Acquire: pairs with the Release in `fetch`; the buffer may be reused afterwards.
         let pulled = self.tx.control().pulled.load(Ordering::Acquire);
         if pulled < self.reaped || pulled > self.posted {
-            return self.corrupt("shared-memory ring: more messages read than announced");
+            return Err(EndpointError::Corrupt("shared-memory ring: more messages read than announced"));
         }
         let n = pulled - self.reaped;
         self.reaped = pulled;
