@@ -57,6 +57,8 @@ pub struct ShmEndpoint {
     fault: Option<Fault>,
     /// This end gave up.
     cancelled: bool,
+    /// This end sends nothing more.
+    finished: bool,
 }
 
 impl ShmEndpoint {
@@ -78,6 +80,7 @@ impl ShmEndpoint {
             buffer: Vec::new(),
             fault: None,
             cancelled: false,
+            finished: false,
         }
     }
 
@@ -324,6 +327,9 @@ impl Endpoint for ShmEndpoint {
         if self.cancelled {
             return Err(Fault::Cancelled.into());
         }
+        if self.finished {
+            return Err(Fault::Misuse("a send after finish").into());
+        }
         if !msg.started && self.goes_direct(msg.len) {
             return Ok(self.announce(msg));
         }
@@ -370,6 +376,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn finish(&mut self) {
+        self.finished = true;
         // Release: everything published before is visible to whoever sees the mark.
         self.tx.control().finished.store(1, Ordering::Release);
         self.ring_peer();
