@@ -1,1 +1,0 @@
-//! Proof of knowledge of a secret, for every connection, before anything else is heard.
