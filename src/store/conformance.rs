@@ -1,0 +1,317 @@
+//! The contract of [`Store`], run on every implementation.
+
+use super::{LeaseId, Memory, Prefix, Server, Store, Swap};
+use crate::auth::KeyId;
+use crate::error::Code;
+use crate::sync::Arc;
+use crate::types::Secret;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A store to be tested.
+pub trait Fixture: Sync {
+    /// Another client of the same store.
+    fn client(&self) -> Arc<dyn Store>;
+}
+
+pub fn soon(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
+}
+
+fn far() -> Instant {
+    soon(20_000)
+}
+
+struct InMemory(Memory);
+
+impl Fixture for InMemory {
+    fn client(&self) -> Arc<dyn Store> {
+        Arc::new(self.0.another())
+    }
+}
+
+pub struct OverTcp(pub Server);
+
+pub const KEY: KeyId = KeyId([1; 16]);
+
+pub fn secret() -> Secret {
+    Secret(vec![42; 32])
+}
+
+impl OverTcp {
+    pub fn start() -> OverTcp {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        OverTcp(Server::start(listener, Arc::new(|id| (id == KEY).then(secret))).unwrap())
+    }
+
+    pub fn connect(&self) -> super::Client {
+        super::Client::connect_to(self.0.addr(), KEY, &secret(), far()).unwrap()
+    }
+}
+
+impl Fixture for OverTcp {
+    fn client(&self) -> Arc<dyn Store> {
+        Arc::new(self.connect())
+    }
+}
+
+struct Prefixed<F>(F);
+
+impl<F: Fixture> Fixture for Prefixed<F> {
+    fn client(&self) -> Arc<dyn Store> {
+        Arc::new(Prefix::new(self.0.client(), b"part/of/it/"))
+    }
+}
+
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod memory {
+            $(#[test] fn $test() { super::$test(&super::InMemory(super::Memory::new())); })*
+        }
+        mod tcp {
+            $(#[test] fn $test() { super::$test(&super::OverTcp::start()); })*
+        }
+        mod prefix {
+            $(#[test] fn $test() { super::$test(&super::Prefixed(super::OverTcp::start())); })*
+        }
+    };
+}
+
+conformance! {
+    values_are_set_replaced_and_deleted
+    sizes_are_limited
+    compare_and_set_swaps_only_what_it_expects
+    of_eight_racing_threads_one_wins_each_round
+    list_is_sorted_and_stays_under_its_prefix
+    a_watch_returns_at_once_what_has_changed_already
+    a_watch_wakes_on_a_set_and_on_a_deletion
+    a_watch_ends_at_its_deadline
+    watches_of_one_client_do_not_serialize
+    a_lease_ends_in_silence
+    a_lease_lives_while_its_client_calls_or_waits
+    a_lease_ends_with_its_client
+    a_revoked_lease_takes_its_keys_along
+    an_ended_lease_takes_no_keys
+}
+
+fn values_are_set_replaced_and_deleted(f: &dyn Fixture) {
+    let s = f.client();
+    assert_eq!(s.get(b"k", far()).unwrap(), None);
+    s.set(b"k", b"1", None, far()).unwrap();
+    s.set(b"k", b"", None, far()).unwrap();
+    assert_eq!(f.client().get(b"k", far()).unwrap(), Some(vec![]));
+    s.set(b"kk", b"2", None, far()).unwrap();
+    s.set(b"\xff", b"3", None, far()).unwrap();
+    assert_eq!(s.delete_prefix(b"k", far()).unwrap(), 2);
+    assert_eq!(s.get(b"k", far()).unwrap(), None);
+    assert_eq!(s.delete_prefix(b"", far()).unwrap(), 1);
+    assert_eq!(s.delete_prefix(b"", far()).unwrap(), 0);
+}
+
+fn sizes_are_limited(f: &dyn Fixture) {
+    let s = f.client();
+    let value = vec![7; super::wire::MAX_VALUE + 1];
+    let key = vec![7; super::wire::MAX_KEY + 1];
+    s.set(b"k", &value[1..], None, far()).unwrap();
+    assert_eq!(s.get(b"k", far()).unwrap().as_deref(), Some(&value[1..]));
+    assert_eq!(s.set(b"k", &value, None, far()).unwrap_err().code, Code::InvalidArgument);
+    assert_eq!(s.get(&key, far()).unwrap_err().code, Code::InvalidArgument);
+    assert_eq!(s.lease(Duration::ZERO, far()).unwrap_err().code, Code::InvalidArgument);
+    assert!(s.get(b"k", far()).unwrap().is_some());
+}
+
+fn compare_and_set_swaps_only_what_it_expects(f: &dyn Fixture) {
+    let s = f.client();
+    let cas = |expected: Option<&[u8]>, new: Option<&[u8]>| {
+        let Swap { swapped, current } = s.compare_and_set(b"k", expected, new, None, far()).unwrap();
+        assert_eq!(s.get(b"k", far()).unwrap(), current);
+        (swapped, current)
+    };
+    assert_eq!(cas(Some(b"1"), Some(b"2")), (false, None));
+    assert_eq!(cas(None, Some(b"1")), (true, Some(b"1".to_vec())));
+    assert_eq!(cas(None, Some(b"2")), (false, Some(b"1".to_vec())));
+    assert_eq!(cas(Some(b"1"), Some(b"2")), (true, Some(b"2".to_vec())));
+    assert_eq!(cas(Some(b"1"), None), (false, Some(b"2".to_vec())));
+    assert_eq!(cas(Some(b"2"), None), (true, None));
+    assert_eq!(cas(None, None), (true, None));
+}
+
+fn of_eight_racing_threads_one_wins_each_round(f: &dyn Fixture) {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 25;
+    let shared = f.client();
+    thread::scope(|scope| {
+        for i in 0..THREADS {
+            // Half of them share one client.
+            let s = if i % 2 == 0 { shared.clone() } else { f.client() };
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    let mut current = s.get(b"n", far()).unwrap();
+                    loop {
+                        let n = current.as_deref().map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()));
+                        let new = (n + 1).to_le_bytes();
+                        let swap =
+                            s.compare_and_set(b"n", current.as_deref(), Some(&new), None, far()).unwrap();
+                        if swap.swapped {
+                            break;
+                        }
+                        current = swap.current;
+                    }
+                }
+            });
+        }
+    });
+    let n = shared.get(b"n", far()).unwrap().unwrap();
+    assert_eq!(u64::from_le_bytes(n.try_into().unwrap()), THREADS * EACH);
+}
+
+fn list_is_sorted_and_stays_under_its_prefix(f: &dyn Fixture) {
+    let s = f.client();
+    for key in ["b/2", "a", "b/10", "b", "c", "b/1"] {
+        s.set(key.as_bytes(), key.as_bytes(), None, far()).unwrap();
+    }
+    let snapshot = s.list(b"b/", far()).unwrap();
+    let keys: Vec<_> = snapshot.entries.iter().map(|e| String::from_utf8_lossy(&e.key)).collect();
+    assert_eq!(keys, ["b/1", "b/10", "b/2"]);
+    assert!(snapshot.entries.iter().all(|e| e.key == e.value));
+    assert!(snapshot.revision >= 6);
+    assert_eq!(s.list(b"", far()).unwrap().entries.len(), 6);
+    assert!(s.list(b"x", far()).unwrap().entries.is_empty());
+}
+
+fn a_watch_returns_at_once_what_has_changed_already(f: &dyn Fixture) {
+    let s = f.client();
+    s.set(b"w/1", b"1", None, far()).unwrap();
+    let first = s.watch(b"w/", 0, far()).unwrap();
+    assert_eq!(first.entries.len(), 1);
+    s.set(b"w/1", b"2", None, far()).unwrap();
+    let second = s.watch(b"w/", first.revision, far()).unwrap();
+    assert_eq!(second.entries[0].value, b"2");
+    assert!(second.revision > first.revision);
+    s.delete_prefix(b"w/1", far()).unwrap();
+    let third = s.watch(b"w/", second.revision, far()).unwrap();
+    assert!(third.entries.is_empty());
+    s.set(b"v", b"elsewhere", None, far()).unwrap();
+    assert_eq!(s.watch(b"w/", third.revision, soon(30)).unwrap_err().code, Code::Timeout);
+}
+
+fn a_watch_wakes_on_a_set_and_on_a_deletion(f: &dyn Fixture) {
+    let (a, b) = (f.client(), f.client());
+    for change in [0, 1, 2] {
+        let after = a.list(b"", far()).unwrap().revision;
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| a.watch(b"w/", after, far()).map(|s| (s, Instant::now())));
+            thread::sleep(Duration::from_millis(30));
+            let begin = Instant::now();
+            match change {
+                0 => b.set(b"w/k", b"1", None, far()).unwrap(),
+                1 => assert!(b.compare_and_set(b"w/k", Some(b"1"), Some(b"2"), None, far()).unwrap().swapped),
+                _ => assert_eq!(b.delete_prefix(b"w", far()).unwrap(), 1),
+            }
+            let (snapshot, at) = watcher.join().unwrap().unwrap();
+            assert_eq!(snapshot.entries.len(), usize::from(change < 2));
+            assert!(at.saturating_duration_since(begin) < Duration::from_secs(1));
+        });
+    }
+}
+
+fn a_watch_ends_at_its_deadline(f: &dyn Fixture) {
+    let s = f.client();
+    let begin = Instant::now();
+    assert_eq!(s.watch(b"w", 0, soon(60)).unwrap_err().code, Code::Timeout);
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(60) && took < Duration::from_secs(2), "{took:?}");
+    // The watch that gave up disturbs nobody.
+    s.set(b"w", b"1", None, far()).unwrap();
+    assert_eq!(s.get(b"w", far()).unwrap(), Some(b"1".to_vec()));
+}
+
+fn watches_of_one_client_do_not_serialize(f: &dyn Fixture) {
+    let s = f.client();
+    thread::scope(|scope| {
+        let watchers: Vec<_> = (0..6u8)
+            .map(|i| {
+                let s = &s;
+                scope.spawn(move || s.watch(&[b'w', i], 0, far()).unwrap())
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(30));
+        // In an order other than that in which they began to wait; and other calls work meanwhile.
+        for i in [3, 0, 5, 1, 4, 2u8] {
+            s.set(&[b'w', i], b"x", None, far()).unwrap();
+            assert!(s.get(&[b'w', i], far()).unwrap().is_some());
+        }
+        for w in watchers {
+            assert_eq!(w.join().unwrap().entries.len(), 1);
+        }
+    });
+}
+
+fn leased(s: &dyn Store, key: &[u8], ttl_ms: u64) -> LeaseId {
+    let lease = s.lease(Duration::from_millis(ttl_ms), far()).unwrap();
+    s.set(key, b"leased", Some(lease), far()).unwrap();
+    lease
+}
+
+/// Waits until `key` is gone; answers how long that took.
+fn gone(s: &dyn Store, key: &[u8]) -> Duration {
+    let begin = Instant::now();
+    let mut seen = s.list(key, far()).unwrap();
+    while !seen.entries.is_empty() {
+        seen = s.watch(key, seen.revision, far()).unwrap();
+    }
+    begin.elapsed()
+}
+
+fn a_lease_ends_in_silence(f: &dyn Fixture) {
+    let (a, b) = (f.client(), f.client());
+    leased(&*a, b"k", 150);
+    let took = gone(&*b, b"k");
+    assert!(took > Duration::from_millis(100) && took < Duration::from_secs(5), "{took:?}");
+}
+
+fn a_lease_lives_while_its_client_calls_or_waits(f: &dyn Fixture) {
+    let (a, b) = (f.client(), f.client());
+    leased(&*a, b"k", 300);
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(80));
+        a.get(b"x", far()).unwrap();
+    }
+    assert!(b.get(b"k", far()).unwrap().is_some());
+    let after = a.list(b"", far()).unwrap().revision;
+    assert_eq!(a.watch(b"x", after, soon(700)).unwrap_err().code, Code::Timeout);
+    assert!(b.get(b"k", far()).unwrap().is_some());
+    gone(&*b, b"k");
+}
+
+fn a_lease_ends_with_its_client(f: &dyn Fixture) {
+    let (a, b) = (f.client(), f.client());
+    leased(&*a, b"k", 600_000);
+    b.set(b"free", b"", None, far()).unwrap();
+    drop(a);
+    assert!(gone(&*b, b"k") < Duration::from_secs(2));
+    assert!(b.get(b"free", far()).unwrap().is_some());
+}
+
+fn a_revoked_lease_takes_its_keys_along(f: &dyn Fixture) {
+    let s = f.client();
+    let lease = leased(&*s, b"k", 600_000);
+    s.set(b"k2", b"", Some(lease), far()).unwrap();
+    s.set(b"k3", b"", None, far()).unwrap();
+    s.revoke(lease, far()).unwrap();
+    assert_eq!(s.list(b"k", far()).unwrap().entries.len(), 1);
+    s.revoke(lease, far()).unwrap();
+}
+
+fn an_ended_lease_takes_no_keys(f: &dyn Fixture) {
+    let s = f.client();
+    let lease = leased(&*s, b"k", 600_000);
+    s.revoke(lease, far()).unwrap();
+    assert_eq!(s.set(b"k", b"", Some(lease), far()).unwrap_err().code, Code::InvalidUsage);
+    assert!(s.compare_and_set(b"k", None, Some(b""), Some(lease), far()).is_err());
+    assert_eq!(s.get(b"k", far()).unwrap(), None);
+    // Another client's lease is none of ours.
+    let other = f.client();
+    let lease = leased(&*other, b"o", 600_000);
+    assert!(s.set(b"k", b"", Some(lease), far()).is_err());
+}

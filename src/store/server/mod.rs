@@ -1,0 +1,451 @@
+//! The built-in store's server: one thread, epoll, nothing that blocks.
+//!
+//! What strangers can cost: at most [`HALF_OPEN`] connections that have not proven themselves, each with a fixed-size
+//! handshake and [`HANDSHAKE`] of time; a new one takes the place of the oldest. Connections that have proven themselves are
+//! served before new ones are accepted, and few are accepted at a time, so that a flood costs the others
+//! little. Each key id has a store of its own: clients of one secret see nothing of another's.
+
+mod conn;
+
+use super::state::{Limits, State};
+use super::wire::{self, Frames};
+use crate::auth::{KeyId, Purpose, ServerHandshake, ServerStep, nonce};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::sys::poll::{Epoll, Event, EventFd, Interest};
+use crate::sys::socket;
+use crate::types::Secret;
+use conn::{Conn, Phase};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The secret of a key id. Called on the server's thread: it must be quick.
+pub type Keys = Arc<dyn Fn(KeyId) -> Option<Secret> + Send + Sync>;
+
+/// Connections that may be in their handshake at the same time.
+pub const HALF_OPEN: usize = 64;
+/// How long a handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(2);
+
+const BACKLOG: u16 = 4096;
+/// New connections per round.
+const ACCEPTS: usize = 16;
+/// Events per round.
+const EVENTS: usize = 256;
+/// Rounds in a row that may be full before expired leases are looked for all the same.
+const FULL_ROUNDS: u32 = 8;
+/// Output beyond which a client is not listened to any more until it has read some.
+const SOFT_OUTPUT: usize = 1024 * 1024;
+/// Output beyond which a client is given up: it has not read for long.
+const HARD_OUTPUT: usize = 2 * wire::MAX_ANSWER + SOFT_OUTPUT;
+/// How long nothing is accepted after the process has run out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Silence after which a client's machine is asked for a sign of life.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+
+/// A running server. Dropping it stops it and closes all its connections.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves clients that know one of the secrets that `keys` gives.
+    pub fn start(listener: TcpListener, keys: Keys) -> Result<Server> {
+        Server::start_with(listener, keys, Limits::default())
+    }
+
+    /// The same with other limits for each key id's store.
+    pub fn start_with(listener: TcpListener, keys: Keys, limits: Limits) -> Result<Server> {
+        let fail = |e: io::Error| Error::system("starting the store", &e);
+        listener.set_nonblocking(true).map_err(fail)?;
+        socket::set_backlog(&listener, BACKLOG).map_err(fail)?;
+        let addr = listener.local_addr().map_err(fail)?;
+        let epoll = Epoll::new().map_err(fail)?;
+        let stop = Arc::new(EventFd::new().map_err(fail)?);
+        epoll.add(&listener, LISTENER, Interest::READ).map_err(fail)?;
+        epoll.add(&*stop, STOP, Interest::READ).map_err(fail)?;
+        let mut service = Service {
+            epoll,
+            listener,
+            keys,
+            limits,
+            conns: HashMap::new(),
+            half_open: VecDeque::new(),
+            last_token: STOP,
+            stores: HashMap::new(),
+            dropped_revision: 0,
+            dirty: Vec::new(),
+            paused_until: None,
+            strangers: Strangers::default(),
+            scratch: vec![0; 64 * 1024],
+        };
+        // The thread holds the other end of the bell, so that the descriptor outlives the epoll.
+        let bell = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("mw-store".into())
+            .spawn(move || {
+                service.run();
+                drop(bell);
+            })
+            .map_err(fail)?;
+        Ok(Server { addr, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(e) = self.stop.signal() {
+            // The thread would never end: joining it would hang.
+            tracing::error!(error = %e, "the store cannot be stopped");
+            return;
+        }
+        if self.thread.take().is_some_and(|t| t.join().is_err()) {
+            tracing::error!("the store's thread has panicked");
+        }
+    }
+}
+
+struct Service {
+    epoll: Epoll,
+    listener: TcpListener,
+    keys: Keys,
+    limits: Limits,
+    conns: HashMap<u64, Conn>,
+    /// Connections in their handshake, oldest first.
+    half_open: VecDeque<u64>,
+    last_token: u64,
+    stores: HashMap<KeyId, State>,
+    /// Where a store that comes into being begins to count: above all that were dropped, so that a revision from
+    /// before never lies in its future.
+    dropped_revision: u64,
+    /// Connections with something to send.
+    dirty: Vec<u64>,
+    paused_until: Option<Instant>,
+    strangers: Strangers,
+    scratch: Vec<u8>,
+}
+
+impl Service {
+    fn run(&mut self) {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let mut full_rounds = 0;
+        loop {
+            let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            if let Err(e) = self.epoll.wait(&mut events, EVENTS, timeout) {
+                tracing::error!(error = %e, "the store stops");
+                break;
+            }
+            let now = Instant::now();
+            let mut incoming = false;
+            for event in &events {
+                match event.token {
+                    LISTENER => incoming = true,
+                    STOP => return self.close_all(),
+                    token => self.on_event(token, *event, now),
+                }
+            }
+            // Signs of life that already lie in the sockets count before leases end: this thread may have been
+            // stopped for a while.
+            full_rounds = if events.len() == EVENTS { full_rounds + 1 } else { 0 };
+            if full_rounds % FULL_ROUNDS == 0 {
+                self.tick(now);
+            }
+            self.settle(now);
+            if incoming {
+                self.accept(now);
+            }
+        }
+        self.close_all();
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let handshake = self.half_open.front().and_then(|t| self.conns.get(t)).and_then(|c| match c.phase {
+            Phase::Handshake { deadline, .. } => Some(deadline),
+            Phase::Client { .. } => None,
+        });
+        let leases = self.stores.values().filter_map(State::next_deadline);
+        leases.chain(handshake).chain(self.paused_until).min()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for state in self.stores.values_mut() {
+            state.tick(now);
+        }
+        while let Some(&token) = self.half_open.front()
+            && let Some(conn) = self.conns.get(&token)
+            && let Phase::Handshake { deadline, .. } = conn.phase
+            && deadline <= now
+        {
+            self.strangers.note(conn.addr, "it did not finish the handshake in time", now);
+            self.close(token);
+        }
+        if self.paused_until.is_some_and(|at| at <= now) {
+            match self.epoll.modify(&self.listener, LISTENER, Interest::READ) {
+                Ok(()) => self.paused_until = None,
+                Err(_) => self.paused_until = Some(now + ACCEPT_PAUSE),
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS {
+            match socket::accept_tcp(&self.listener) {
+                Ok(Some((stream, addr))) => self.welcome(stream, addr, now),
+                Ok(None) => return,
+                Err(e) => {
+                    // A stranger gives way; when there is none, who waits in the backlog waits on.
+                    if socket::is_exhausted(&e) && self.evict(now) {
+                        continue;
+                    }
+                    if self.epoll.modify(&self.listener, LISTENER, Interest::NONE).is_ok() {
+                        self.paused_until = Some(now + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes the oldest connection that has not proven itself; `false` when there is none.
+    fn evict(&mut self, now: Instant) -> bool {
+        let Some(&token) = self.half_open.front() else { return false };
+        if let Some(conn) = self.conns.get(&token) {
+            self.strangers.note(conn.addr, "too many connections are in their handshake", now);
+        }
+        self.close(token);
+        true
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream, addr: SocketAddr, now: Instant) {
+        if self.half_open.len() >= HALF_OPEN {
+            self.evict(now);
+        }
+        let Ok(nonce) = nonce() else { return };
+        let handshake = Box::new(ServerHandshake::new(nonce));
+        let greeting = handshake.greeting();
+        // A new connection has room for so little.
+        if !matches!(stream.write(&greeting), Ok(n) if n == greeting.len()) {
+            return;
+        }
+        self.last_token += 1;
+        let token = self.last_token;
+        if self.epoll.add(&stream, token, Interest::READ).is_err() {
+            return;
+        }
+        let phase = Phase::Handshake { handshake, deadline: now + HANDSHAKE };
+        self.conns.insert(token, Conn::new(stream, addr, phase));
+        self.half_open.push_back(token);
+    }
+
+    fn on_event(&mut self, token: u64, event: Event, now: Instant) {
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        if event.writable() {
+            mark(&mut self.dirty, conn, token);
+        }
+        if conn.is_choked() {
+            if event.hangup() {
+                self.close(token);
+            }
+            return;
+        }
+        if !event.readable() {
+            return;
+        }
+        let n = match conn.stream.read(&mut self.scratch) {
+            Ok(0) => return self.lose(token, now),
+            Ok(n) => n,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
+            Err(_) => return self.lose(token, now),
+        };
+        let mut input = self.scratch.get(..n).unwrap_or_default();
+        if let Phase::Handshake { handshake, .. } = &mut conn.phase {
+            let (used, step) = handshake.receive(input, &*self.keys);
+            match step {
+                ServerStep::NeedMore => return,
+                ServerStep::Refused { reply, reason } => {
+                    // If it does not get through, the stranger learns less.
+                    let _ = conn.stream.write(&reply);
+                    self.strangers.note(conn.addr, &reason.text, now);
+                    return self.close(token);
+                }
+                ServerStep::Done { peer, .. } if peer.purpose != Purpose::Store => {
+                    self.strangers.note(conn.addr, "it is no client of a store", now);
+                    return self.close(token);
+                }
+                ServerStep::Done { reply, peer } => {
+                    if let Err(e) = socket::set_keepalive(&conn.stream, KEEPALIVE) {
+                        tracing::debug!(error = %e, peer = %conn.addr, "no keep-alive for a store client");
+                    }
+                    conn.out().extend_from_slice(&reply);
+                    mark(&mut self.dirty, conn, token);
+                    self.half_open.retain(|&t| t != token);
+                    let (limits, revision) = (self.limits, self.dropped_revision);
+                    let store = self.stores.entry(peer.key_id);
+                    store.or_insert_with(|| State::new(limits, revision)).connect(token, now);
+                    conn.phase =
+                        Phase::Client { key_id: peer.key_id, frames: Frames::new(wire::MAX_REQUEST) };
+                    input = input.get(used..).unwrap_or_default();
+                }
+            }
+        }
+        if let Phase::Client { frames, .. } = &mut conn.phase {
+            frames.extend(input);
+        }
+        self.serve(token, now);
+    }
+
+    /// Carries out the requests of a client that have arrived completely, until it has to read answers first.
+    fn serve(&mut self, token: u64, now: Instant) {
+        while let Some(conn) = self.conns.get_mut(&token)
+            && !conn.is_choked()
+            && let Phase::Client { key_id, frames } = &mut conn.phase
+        {
+            let Some(state) = self.stores.get_mut(key_id) else { return };
+            state.alive(token, now);
+            let decoded = match frames.next_body() {
+                Ok(None) => return,
+                Ok(Some(body)) => wire::decode_request(body),
+                Err(e) => Err(e),
+            };
+            match decoded {
+                Ok((id, request)) => {
+                    state.request(token, id, request, now);
+                    for action in state.take_actions() {
+                        wire::encode_answer(action.request, &action.answer, conn.out());
+                    }
+                    mark(&mut self.dirty, conn, token);
+                }
+                Err(e) => {
+                    tracing::warn!(peer = %conn.addr, "a store client sent {}", e.0);
+                    return self.close(token);
+                }
+            }
+        }
+    }
+
+    /// Answers watches and sends everything that is to be sent.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            for state in self.stores.values_mut() {
+                state.settle();
+                for action in state.take_actions() {
+                    if let Some(conn) = self.conns.get_mut(&action.client) {
+                        wire::encode_answer(action.request, &action.answer, conn.out());
+                        mark(&mut self.dirty, conn, action.client);
+                    }
+                }
+            }
+            if self.dirty.is_empty() {
+                return;
+            }
+            for token in std::mem::take(&mut self.dirty) {
+                self.pump(token, now);
+            }
+        }
+    }
+
+    /// Sends what a connection has to send. A client that has read enough is listened to again.
+    fn pump(&mut self, token: u64, now: Instant) {
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        conn.dirty = false;
+        let was_choked = conn.is_choked();
+        if conn.flush().is_err() {
+            return self.close(token);
+        }
+        if conn.pending() > HARD_OUTPUT {
+            tracing::warn!(peer = %conn.addr, "a store client does not read its answers and is given up");
+            return self.close(token);
+        }
+        if conn.update_interest(&self.epoll, token).is_err() {
+            return self.close(token);
+        }
+        if was_choked {
+            self.serve(token, now);
+        }
+    }
+
+    /// The peer has closed the connection.
+    fn lose(&mut self, token: u64, now: Instant) {
+        if let Some(conn) = self.conns.get(&token)
+            && let Phase::Handshake { .. } = conn.phase
+        {
+            self.strangers.note(conn.addr, "it left before it had proven anything", now);
+        }
+        self.close(token);
+    }
+
+    fn close(&mut self, token: u64) {
+        let Some(conn) = self.conns.remove(&token) else { return };
+        self.release(&conn);
+        match conn.phase {
+            Phase::Handshake { .. } => self.half_open.retain(|&t| t != token),
+            Phase::Client { key_id, .. } => {
+                let Some(state) = self.stores.get_mut(&key_id) else { return };
+                state.disconnect(token);
+                if state.is_idle() {
+                    self.dropped_revision = self.dropped_revision.max(state.revision());
+                    self.stores.remove(&key_id);
+                }
+            }
+        }
+    }
+
+    /// Closing alone would not do when the process has forked: the child holds the connection, too, and with it the
+    /// epoll's interest.
+    fn release(&self, conn: &Conn) {
+        // Both fail on a connection that is gone already.
+        let _ = self.epoll.delete(&conn.stream);
+        let _ = conn.stream.shutdown(Shutdown::Both);
+    }
+
+    fn close_all(&mut self) {
+        for (_, conn) in std::mem::take(&mut self.conns) {
+            self.release(&conn);
+        }
+    }
+}
+
+/// Has the connection looked after at the end of the round.
+fn mark(dirty: &mut Vec<u64>, conn: &mut Conn, token: u64) {
+    if !conn.dirty {
+        conn.dirty = true;
+        dirty.push(token);
+    }
+}
+
+/// Who was turned away since the last log line.
+#[derive(Default)]
+struct Strangers {
+    count: u64,
+    last: Option<Instant>,
+}
+
+impl Strangers {
+    fn note(&mut self, peer: SocketAddr, why: &str, now: Instant) {
+        self.count += 1;
+        if self.last.is_some_and(|at| now.saturating_duration_since(at) < WARN_EVERY) {
+            return;
+        }
+        tracing::warn!(%peer, count = self.count, "the store has refused connections, the last one because: {why}");
+        self.count = 0;
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;
