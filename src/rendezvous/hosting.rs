@@ -27,7 +27,7 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
     let key = KeyId::of(secret);
     let known = (address.to_string(), key);
     if let Some(c) = clients().lock().get(&known).cloned()
-        && c.is_alive()
+        && c.lost().is_none()
     {
         return Ok(c);
     }
@@ -36,7 +36,7 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
         let addresses = socket::resolve(&name, port, deadline)?;
         let mut last = Error::timeout(format!("store: '{address}' has no address"));
         for a in &addresses {
-            match Client::connect(*a, key, secret, deadline) {
+            match Client::connect_to(*a, key, secret, deadline) {
                 Ok(c) => {
                     let c = Arc::new(c);
                     clients().lock().insert(known, c.clone());
@@ -81,7 +81,7 @@ fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> 
 
 /// A connection to the store of a unique id. Not kept: an id is used once.
 pub fn reach_id(ticket: &Ticket, deadline: Instant) -> Result<Arc<Client>> {
-    Client::connect(ticket.store, ticket.key, &ticket.secret, deadline).map(Arc::new)
+    Client::connect_to(ticket.store, ticket.key, &ticket.secret, deadline).map(Arc::new)
 }
 
 /// The store for this process's unique ids, with the secrets of all of them.

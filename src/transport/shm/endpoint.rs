@@ -109,6 +109,18 @@ impl ShmEndpoint {
         bell::ring(&line.bell, self.wiring.doorbell.as_ref().map(|d| d.as_fd()));
     }
 
+    /// The peer says that it will read no more.
+    fn reader_gone(&self) -> bool {
+        // Acquire: pairs with `leave`; what the peer read before is visible.
+        self.tx.control().gone.load(Ordering::Acquire) != 0
+    }
+
+    /// This end reads no more.
+    fn leave(&mut self) {
+        self.rx.control().gone.store(1, Ordering::Release);
+        self.finish();
+    }
+
     /// The peer says that it will send no more; everything it sent before is visible by now.
     fn peer_finished(&self) -> bool {
         // Acquire: pairs with the Release in `finish`.
@@ -335,7 +347,7 @@ impl Endpoint for ShmEndpoint {
         }
         // SAFETY: by this function's contract.
         if !unsafe { self.put(msg) } {
-            return Ok(Progress::None);
+            return if self.reader_gone() { Err(EndpointError::Closed) } else { Ok(Progress::None) };
         }
         self.ring_peer();
         Ok(if msg.offset == msg.len { Progress::Done } else { Progress::Some })
@@ -367,6 +379,9 @@ impl Endpoint for ShmEndpoint {
             return Err(EndpointError::Corrupt("shared-memory ring: more messages read than announced"));
         }
         let n = pulled - self.reaped;
+        if n == 0 && self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
+            return Err(EndpointError::Closed);
+        }
         self.reaped = pulled;
         Ok(n as usize)
     }
@@ -387,7 +402,7 @@ impl Endpoint for ShmEndpoint {
         self.tx.control().cancelled.store(1, Ordering::Release);
         // Pairs with the fence in `fetch`: the caller's later writes to its buffers come after the mark.
         fence(Ordering::SeqCst);
-        self.finish();
+        self.leave();
     }
 }
 
@@ -397,7 +412,7 @@ impl Drop for ShmEndpoint {
         if self.reaped != self.posted && !self.cancelled {
             self.cancel();
         } else {
-            self.finish();
+            self.leave();
         }
     }
 }

@@ -55,7 +55,9 @@ pub struct RingControl {
     pub pulled: AtomicU64,
     /// Consumer: 1 when it can read the sender's memory directly, 2 when it cannot, 0 while unknown.
     pub can_pull: AtomicU32,
-    _pad: [u32; 11],
+    /// Consumer: it reads no more.
+    pub gone: AtomicU32,
+    _pad: [u32; 10],
     /// Sender: no more messages will come.
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.
