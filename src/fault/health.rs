@@ -3,12 +3,12 @@
 //! | news | in an active world | later |
 //! |---|---|---|
 //! | a member failed or aborted | breaks, one event with the rank | one event per further rank |
-//! | a member left | one event | one event |
+//! | a member left | one event | nothing |
 //! | revoked by a member | revoked, one event | nothing |
 //! | broken without a dead member | breaks, one event | nothing |
 
 use crate::error::{Code, Error, Extent};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// States, numbered as in the C API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +101,11 @@ pub struct Health {
     rank: u32,
     nranks: u32,
     state: State,
-    failed: BTreeSet<u32>,
+    /// With how it was noticed.
+    failed: BTreeMap<u32, String>,
     left: BTreeSet<u32>,
+    /// What ended it, if no member failed.
+    cause: Option<News>,
     error: Option<Error>,
 }
 
@@ -114,8 +117,9 @@ impl Health {
             rank,
             nranks,
             state: State::Active,
-            failed: BTreeSet::new(),
+            failed: BTreeMap::new(),
             left: BTreeSet::new(),
+            cause: None,
             error: None,
         }
     }
@@ -132,7 +136,7 @@ impl Health {
 
     /// Members known to have failed, ascending.
     pub fn failed(&self) -> Vec<u32> {
-        self.failed.iter().copied().collect()
+        self.failed.keys().copied().collect()
     }
 
     /// Whether this member left.
@@ -155,9 +159,10 @@ impl Health {
         match news {
             News::Failed { rank, reason } => {
                 // Whoever left is free to die.
-                if *rank >= self.nranks || self.left.contains(rank) || !self.failed.insert(*rank) {
+                if *rank >= self.nranks || self.left.contains(rank) || self.failed.contains_key(rank) {
                     return v;
                 }
+                self.failed.insert(*rank, reason.clone());
                 v.reason = if *rank == self.rank {
                     format!("this rank ({rank}) of world '{}' was declared failed: {reason}", self.name)
                 } else {
@@ -168,11 +173,14 @@ impl Health {
                 v.ends = self.end(State::Broken, e);
             }
             News::Left { rank } => {
-                if *rank >= self.nranks || self.failed.contains(rank) || !self.left.insert(*rank) {
+                if *rank >= self.nranks || self.failed.contains_key(rank) || !self.left.insert(*rank) {
                     return v;
                 }
                 v.reason = format!("rank {rank} left world '{}'", self.name);
-                v.notice = Some(Notice::RankLeft(*rank));
+                // Everybody leaves a world that has ended; that is no event.
+                if self.state == State::Active {
+                    v.notice = Some(Notice::RankLeft(*rank));
+                }
             }
             News::Revoked { by } => {
                 if *by >= self.nranks {
@@ -181,6 +189,7 @@ impl Health {
                 v.reason = format!("world '{}' was revoked by rank {by}", self.name);
                 let e = Error::new(Code::Revoked, Extent::World, v.reason.as_str()).by(*by);
                 v.ends = self.end(State::Revoked, e);
+                self.cause.get_or_insert_with(|| news.clone());
                 v.notice = v.ends.as_ref().map(|_| Notice::Revoked);
             }
             News::Broken { code, culprit, text } => {
@@ -188,19 +197,37 @@ impl Health {
                 let mut e = Error::new(*code, Extent::World, text.as_str());
                 e.culprit = *culprit;
                 v.ends = self.end(State::Broken, e);
+                self.cause.get_or_insert_with(|| news.clone());
                 v.notice = v.ends.as_ref().map(|_| Notice::Broken);
             }
         }
         v
     }
 
-    /// This member aborts. `None` when the world had ended already.
-    pub fn abort(&mut self) -> Option<Error> {
+    /// This member aborts. Answers the error of what is pending here, and what the others have to hear: in an active
+    /// world that this member fails, in one that has ended what it knows and that it leaves. A member that has not
+    /// yet heard of a failure must not take those for the culprits who react to it.
+    pub fn abort(&mut self) -> (Error, Vec<News>) {
         let text = format!("world '{}' was aborted by this rank", self.name);
         let e = Error::new(Code::Aborted, Extent::World, text);
-        let first = self.end(State::Aborted, e.clone());
+        let news = if self.state == State::Active {
+            vec![News::Failed { rank: self.rank, reason: "it aborted the world".into() }]
+        } else {
+            self.farewell()
+        };
+        self.end(State::Aborted, e.clone());
         self.state = State::Aborted;
-        first.or(Some(e))
+        (e, news)
+    }
+
+    /// What the others have to hear from a member that leaves a world that has ended.
+    pub fn farewell(&self) -> Vec<News> {
+        let failed = self.failed.iter();
+        let mut news: Vec<News> =
+            failed.map(|(rank, reason)| News::Failed { rank: *rank, reason: reason.clone() }).collect();
+        news.extend(self.cause.clone());
+        news.push(News::Left { rank: self.rank });
+        news
     }
 
     /// This member leaves. Answers false when the world had ended already.
@@ -262,10 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn abort_always_ends_in_aborted() {
-        let mut h = Health::new("w", 0, 2);
-        h.hear(&failed(1));
-        assert!(h.abort().is_some());
+    fn aborting_a_broken_world_blames_who_broke_it() {
+        let mut h = Health::new("w", 0, 3);
+        assert_eq!(h.abort().1, [News::Failed { rank: 0, reason: "it aborted the world".into() }]);
         assert_eq!(h.state(), State::Aborted);
+        let mut h = Health::new("w", 0, 3);
+        h.hear(&failed(1));
+        assert_eq!(h.abort().1, [failed(1), News::Left { rank: 0 }]);
+        // The other survivor hears that, and the death only afterwards.
+        let mut other = Health::new("w", 2, 3);
+        assert_eq!(other.hear(&failed(1)).notice, Some(Notice::RankFailed(1)));
+        assert_eq!(
+            other.hear(&News::Left { rank: 0 }),
+            Verdict { reason: "rank 0 left world 'w'".into(), ..Verdict::default() }
+        );
+        assert_eq!(other.hear(&failed(1)), Verdict::default());
+        assert_eq!(other.failed(), [1]);
     }
 }

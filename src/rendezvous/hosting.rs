@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 /// Stores that this process hosts; they live as long as it does.
 static SERVERS: Mutex<Vec<Server>> = Mutex::new(Vec::new());
-/// Connections in use, by address and key.
-static CLIENTS: OnceLock<Mutex<HashMap<(String, KeyId), Arc<Client>>>> = OnceLock::new();
+/// Connections by address and key.
+type Clients = HashMap<(String, KeyId), Arc<Client>>;
 
-fn clients() -> &'static Mutex<HashMap<(String, KeyId), Arc<Client>>> {
+/// Connections in use.
+fn clients() -> &'static Mutex<Clients> {
+    static CLIENTS: OnceLock<Mutex<Clients>> = OnceLock::new();
     CLIENTS.get_or_init(Mutex::default)
 }
 

@@ -32,6 +32,8 @@ pub struct Link {
     socket: OwnedFd,
     out: Mutex<(VecDeque<Outgoing>, usize)>,
     input: Mutex<(Vec<u8>, VecDeque<OwnedFd>)>,
+    /// Held while what came in is acted upon, so that news is heard in the order it was sent.
+    pub hearing: Mutex<()>,
     /// Signs of life.
     pub liveness: Mutex<Liveness>,
     /// How to see the peer's death at once, if it is on this machine.
@@ -62,6 +64,7 @@ impl Link {
             socket,
             out: Mutex::new((VecDeque::new(), 0)),
             input: Mutex::new((Vec::new(), VecDeque::new())),
+            hearing: Mutex::new(()),
             liveness: Mutex::new(Liveness::new(Instant::now())),
             watch: OnceLock::new(),
             doorbell: OnceLock::new(),
@@ -122,7 +125,7 @@ impl Link {
         false
     }
 
-    /// Reads what is there. Only the watchdog's thread calls this.
+    /// Reads what is there.
     pub fn receive(&self) -> Received {
         let mut received = Received { messages: Vec::new(), end: None };
         let mut input = self.input.lock();

@@ -469,6 +469,9 @@ impl Watchdog {
             }
             if link.host == self.address.host {
                 self.pass_on(process);
+                // The kernel may report the death before we have read its last words: who said good-bye has not
+                // failed. Only for this machine's processes, which never speak of others' deaths: no cycle of locks.
+                self.hear_out(&link);
             }
         }
         for m in self.has_members_in(process) {
@@ -498,17 +501,22 @@ impl Watchdog {
     }
 
     fn receive(&self, link: &Arc<Link>) {
+        if let Some(why) = self.hear_out(link) {
+            self.process_died(&link.peer, &why, false);
+        }
+    }
+
+    /// Acts upon everything a peer has said. Answers why it will say no more, if that is so.
+    fn hear_out(&self, link: &Arc<Link>) -> Option<String> {
+        let _in_order = link.hearing.lock();
         let received = link.receive();
-        let now = Instant::now();
         if !received.messages.is_empty() {
-            link.liveness.lock().heard(now);
+            link.liveness.lock().heard(Instant::now());
         }
         for (message, fds) in received.messages {
             self.handle(link, message, fds);
         }
-        if let Some(why) = received.end {
-            self.process_died(&link.peer, &why, false);
-        }
+        received.end
     }
 
     fn handle(&self, link: &Arc<Link>, message: Message, fds: Vec<OwnedFd>) {
@@ -539,9 +547,9 @@ impl Watchdog {
                 }
             }
             Message::ProcessDied { process } => {
-                let said_by_neighbour =
-                    self.links.lock().by_process.get(&process).is_some_and(|l| l.host == link.host);
-                if said_by_neighbour && process != self.address.process {
+                let said_by_neighbour = link.host != self.address.host
+                    && self.links.lock().by_process.get(&process).is_some_and(|l| l.host == link.host);
+                if said_by_neighbour {
                     self.process_died(&process, "its process died, says its machine", false);
                 }
             }

@@ -59,10 +59,11 @@ pub(super) fn run(w: &Arc<Watchdog>) {
             }
             let link = w.links.lock().by_token.get(&e.token).cloned();
             let Some(link) = link else { continue };
-            if e.writable() && !link.flush() {
-                if let Err(e) = w.epoll.modify(&link.fd(), link.token, Interest::READ) {
-                    tracing::debug!("epoll_ctl: {e}");
-                }
+            if e.writable()
+                && !link.flush()
+                && let Err(e) = w.epoll.modify(&link.fd(), link.token, Interest::READ)
+            {
+                tracing::debug!("epoll_ctl: {e}");
             }
             if e.readable() || e.hangup() {
                 w.receive(&link);

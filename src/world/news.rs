@@ -25,10 +25,10 @@ impl World {
             self.state.store(health.state() as u8, Ordering::Release);
             (verdict, health.state())
         };
-        let Some(notice) = verdict.notice else { return false };
         if let News::Left { rank } = news {
             self.suspects.lock().retain(|(r, _)| r != rank);
         }
+        let Some(notice) = verdict.notice else { return false };
         // Whoever waits looks at the state and ends its operations itself.
         self.ring();
         tracing::info!(world = &*self.name, epoch = self.epoch, rank = self.rank, "{}", verdict.reason);
@@ -87,14 +87,16 @@ impl World {
 
     /// Leaves at once: everything under way here ends, the others see this rank fail. Never waits for a peer.
     pub fn abort(&self) {
-        let error = {
+        if self.forgotten.load(Ordering::Acquire) {
+            return;
+        }
+        let (error, news) = {
             let mut health = self.health.lock();
-            let error = health.abort();
+            let answer = health.abort();
             self.state.store(health.state() as u8, Ordering::Release);
-            error
+            answer
         };
-        let error = error.unwrap_or_else(|| Error::internal("aborted"));
-        self.tell_all(&News::Failed { rank: self.rank, reason: "it aborted the world".into() });
+        news.iter().for_each(|n| self.tell_all(n));
         self.ring();
         match self.engine.try_lock_for(ABORT_PATIENCE) {
             Some(mut e) => {
@@ -141,7 +143,14 @@ impl World {
 
     /// Finalizes if that has not been done, and frees everything. The world is gone whatever this answers.
     pub fn destroy(&self) -> Result<()> {
+        if self.forgotten.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let result = if self.state() == State::Active { self.finalize() } else { Ok(()) };
+        if self.state() != State::Finalized {
+            let farewell = self.health.lock().farewell();
+            farewell.iter().for_each(|n| self.tell_all(n));
+        }
         let error = self.error().unwrap_or_else(|| {
             Error::new(Code::InvalidUsage, crate::error::Extent::World, "the world was destroyed")
         });

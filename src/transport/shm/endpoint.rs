@@ -196,23 +196,21 @@ impl ShmEndpoint {
             let to = to.as_mut_ptr();
             // SAFETY: `to` has room for `rest` bytes.
             let n = unsafe { self.read(from, to, want)? };
+            self.still_valid()?;
             msg.offset += n;
         } else {
             let want = rest.min(PULL_REDUCE);
-            if self.buffer.len() < want {
-                self.buffer.resize(want, 0);
-            }
             let mut buffer = std::mem::take(&mut self.buffer);
+            if buffer.len() < want {
+                buffer.resize(want, 0);
+            }
             let mut have = 0;
             while have < want {
+                let at = from.wrapping_add(have as u64);
                 // SAFETY: the buffer has `want` bytes.
-                match unsafe {
-                    self.read(from.wrapping_add(have as u64), buffer.as_mut_ptr().add(have), want - have)
-                } {
-                    Ok(n) => have += n,
-                    Err(e) => return Err(e),
-                }
+                have += unsafe { self.read(at, buffer.as_mut_ptr().add(have), want - have)? };
             }
+            self.still_valid()?;
             // SAFETY: by this function's contract; PULL_REDUCE is a multiple of every element size.
             unsafe { msg.accept(&buffer[..want]) };
             self.buffer = buffer;
@@ -220,18 +218,20 @@ impl ShmEndpoint {
         if msg.offset < msg.len {
             return Ok(Progress::Some);
         }
-        // The sender voids its announcement before it lets its caller reuse the buffer. If it did so while we
-        // read, what we read may be anything: pairs with the fence in `cancel`.
-        fence(Ordering::Acquire);
-        if self.rx.control().cancelled.load(Ordering::Acquire) != 0 {
-            return Err(Fault::Closed);
-        }
         self.pull = None;
         self.pulled += 1;
         // Release: our reads of the sender's buffer come before its reuse.
         self.rx.control().pulled.store(self.pulled, Ordering::Release);
         self.ring_peer();
         Ok(Progress::Done)
+    }
+
+    /// Whether what was just read is what the sender announced. It voids its announcement before it lets its caller
+    /// reuse the buffer; if it did so while we read, what we read may be anything.
+    fn still_valid(&self) -> Result<(), Fault> {
+        // Pairs with the fence in `cancel`: our reads come before the look at the mark.
+        fence(Ordering::Acquire);
+        if self.rx.control().cancelled.load(Ordering::Acquire) != 0 { Err(Fault::Closed) } else { Ok(()) }
     }
 
     /// # Safety
@@ -400,7 +400,7 @@ impl Endpoint for ShmEndpoint {
     fn cancel(&mut self) {
         self.cancelled = true;
         self.tx.control().cancelled.store(1, Ordering::Release);
-        // Pairs with the fence in `fetch`: the caller's later writes to its buffers come after the mark.
+        // Pairs with the fence in `still_valid`: the caller's later writes to its buffers come after the mark.
         fence(Ordering::SeqCst);
         self.leave();
     }
