@@ -9,11 +9,11 @@
 //! server -> client   verdict   accepted or not, MAC over both frames above                    33 bytes
 //! ```
 //!
-//! Every frame has a fixed size, so a stranger costs 347 bytes at most and nothing he sent is parsed before its
-//! MAC has been checked. The server speaks first, so that the client's one frame already answers a fresh nonce; the
-//! client proves itself first, so that a stranger learns nothing from the server. Each direction has its own key,
-//! so that no frame can be reflected. An unknown key id is checked against a secret nobody has and refused like a
-//! wrong secret.
+//! Every frame has a fixed size, so a stranger costs 347 bytes at most, of which only the magic, the version
+//! and the key id are looked at before the MAC has been checked. The server speaks first, so that the
+//! client's one frame already answers a fresh nonce; the client proves itself first, so that a stranger
+//! learns nothing from the server. Each direction has its own key, so that no frame can be reflected. An
+//! unknown key id is checked against a secret nobody has and refused like a wrong secret.
 //!
 //! The state machines in [`handshake`] do no I/O; [`dial`] and [`accept`] run them over a blocking stream.
 
