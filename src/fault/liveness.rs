@@ -70,25 +70,25 @@ mod tests {
     fn silence_ends_with_a_message_or_a_changed_counter() {
         let t = Instant::now();
         let mut l = Liveness::new(t);
-        assert_eq!(l.silence(t + 30Duration::ZERO), 30Duration::ZERO);
-        l.beat(0, t + 40Duration::ZERO);
-        assert_eq!(l.silence(t + 40Duration::ZERO), 40Duration::ZERO, "the same counter is no sign of life");
-        l.beat(1, t + 50Duration::ZERO);
-        assert_eq!(l.silence(t + 60Duration::ZERO), 10Duration::ZERO);
-        l.heard(t + 60Duration::ZERO);
-        l.heard(t + 10Duration::ZERO);
-        assert_eq!(l.silence(t + 60Duration::ZERO), Duration::ZERO, "an old message does not turn back time");
+        assert_eq!(l.silence(t + 300 * MS), 300 * MS);
+        l.beat(0, t + 400 * MS);
+        assert_eq!(l.silence(t + 400 * MS), 400 * MS, "the same counter is no sign of life");
+        l.beat(1, t + 500 * MS);
+        assert_eq!(l.silence(t + 600 * MS), 100 * MS);
+        l.heard(t + 600 * MS);
+        l.heard(t + 100 * MS);
+        assert_eq!(l.silence(t + 600 * MS), Duration::ZERO, "an old message does not turn back time");
     }
 
     #[test]
     fn an_observer_that_slept_accuses_nobody() {
         let t = Instant::now();
-        let mut lag = Lag::new(t + 10Duration::ZERO);
-        assert_eq!(lag.run(t + 15Duration::ZERO, t + 25Duration::ZERO, 10Duration::ZERO), Duration::ZERO);
-        let late = lag.run(t + 525Duration::ZERO, t + 535Duration::ZERO, 10Duration::ZERO);
-        assert_eq!(late, 500Duration::ZERO);
+        let mut lag = Lag::new(t + 100 * MS);
+        assert_eq!(lag.run(t + 150 * MS, t + 250 * MS, 100 * MS), Duration::ZERO);
+        let late = lag.run(t + 5250 * MS, t + 5350 * MS, 100 * MS);
+        assert_eq!(late, 5000 * MS);
         let mut l = Liveness::new(t);
         l.excuse(late);
-        assert_eq!(l.silence(t + 525Duration::ZERO), 25Duration::ZERO);
+        assert_eq!(l.silence(t + 5250 * MS), 250 * MS);
     }
 }
