@@ -93,7 +93,7 @@ impl State {
     /// logged.
     fn show(&self) {
         let Some(fd) = &self.fd else { return };
-        let shown = if self.events.is_empty() { fd.clear() } else { fd.signal() };
+        let shown = if self.events.is_empty() { fd.drain().map(drop) } else { fd.signal() };
         if let Err(err) = shown {
             tracing::warn!(%err, "the event descriptor cannot be updated");
         }

@@ -23,15 +23,16 @@ fn clients() -> &'static Mutex<Clients> {
 }
 
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when
-/// nobody listens there and the address is its own; otherwise it waits until somebody does.
-pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<Arc<Client>> {
+/// nobody listens there and the address is its own; otherwise it waits until somebody does. Also answers whether the
+/// connection is new.
+pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<(Arc<Client>, bool)> {
     let (name, port) = store::parse_address(address)?;
     let key = KeyId::of(secret);
     let known = (address.to_string(), key);
     if let Some(c) = clients().lock().get(&known).cloned()
         && c.lost().is_none()
     {
-        return Ok(c);
+        return Ok((c, false));
     }
     let mut pause = Duration::from_millis(1);
     loop {
@@ -41,8 +42,13 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
             match Client::connect_to(*a, key, secret, deadline) {
                 Ok(c) => {
                     let c = Arc::new(c);
-                    clients().lock().insert(known, c.clone());
-                    return Ok(c);
+                    let mut clients = clients().lock();
+                    // Another thread may have been faster.
+                    if let Some(theirs) = clients.get(&known).filter(|c| c.lost().is_none()) {
+                        return Ok((theirs.clone(), false));
+                    }
+                    clients.insert(known, c.clone());
+                    return Ok((c, true));
                 }
                 Err(e) if matches!(e.code, Code::Unauthorized | Code::Timeout) => return Err(e),
                 Err(e) => last = e,

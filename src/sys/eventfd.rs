@@ -1,62 +1,71 @@
-//! A counter that `poll` can wait for.
+//! A counter that can be polled: how one thread wakes another that waits for descriptors.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// An eventfd: readable from [`EventFd::signal`] until [`EventFd::clear`]. Never blocks.
+/// A descriptor that one thread makes readable to wake another.
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub struct EventFd {
+    fd: OwnedFd,
+}
 
 impl EventFd {
-    /// A new one, not readable, closed on exec.
+    /// One that is not signalled.
     pub fn new() -> io::Result<EventFd> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is open and nobody else has it.
-        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: the call above has just opened it; nobody else owns it.
+        Ok(EventFd { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Makes it readable.
+    /// Makes it readable. May be called from any thread.
     pub fn signal(&self) -> io::Result<()> {
-        let one = 1u64.to_ne_bytes();
-        retry(|| {
-            // SAFETY: the buffer has the eight bytes.
-            unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) }
-        })
+        let one = 1u64;
+        loop {
+            // SAFETY: `one` has the eight bytes that are written.
+            let n = unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+            match n {
+                0.. => return Ok(()),
+                _ => match io::Error::last_os_error() {
+                    // The counter is full: it is readable already.
+                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
     }
 
-    /// Makes it unreadable.
-    pub fn clear(&self) -> io::Result<()> {
-        let mut count = [0u8; 8];
-        retry(|| {
-            // SAFETY: the buffer has the eight bytes.
-            unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) }
-        })
+    /// Makes it unreadable; answers whether it had been signalled.
+    pub fn drain(&self) -> io::Result<bool> {
+        let mut count = 0u64;
+        loop {
+            // SAFETY: `count` has room for the eight bytes that are read.
+            let n = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+            match n {
+                0.. => return Ok(true),
+                _ => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
 impl AsRawFd for EventFd {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-/// Repeats what a signal interrupted. A full (write) or empty (read) counter is already what the caller
-/// wants.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<()> {
-    loop {
-        if call() >= 0 {
-            return Ok(());
-        }
-        let err = io::Error::last_os_error();
-        match err.kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::WouldBlock => return Ok(()),
-            _ => return Err(err),
-        }
+        self.fd.as_raw_fd()
     }
 }
 
@@ -77,11 +86,11 @@ mod tests {
         let event = EventFd::new().unwrap();
         let fd = event.as_raw_fd();
         assert!(!readable(fd));
-        event.clear().unwrap();
+        assert!(!event.drain().unwrap());
         event.signal().unwrap();
         event.signal().unwrap();
         assert!(readable(fd));
-        event.clear().unwrap();
+        assert!(event.drain().unwrap());
         assert!(!readable(fd));
     }
 }

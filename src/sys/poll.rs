@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::BitOr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// What to wait for. Errors and a connection closed on both sides are reported whatever was asked for.
@@ -18,6 +18,8 @@ impl Interest {
     pub const WRITE: Interest = Interest(libc::EPOLLOUT as u32);
     /// The peer has closed its end, whether or not bytes lie before that.
     pub const HANGUP: Interest = Interest(libc::EPOLLRDHUP as u32);
+    /// With another: only changes are reported, and remembered until somebody waits.
+    pub const EDGE: Interest = Interest(libc::EPOLLET as u32);
 }
 
 impl BitOr for Interest {
@@ -125,69 +127,6 @@ impl AsFd for Epoll {
     }
 }
 
-/// A descriptor that one thread makes readable to wake another.
-#[derive(Debug)]
-pub struct EventFd {
-    fd: OwnedFd,
-}
-
-impl EventFd {
-    /// One that is not signalled.
-    pub fn new() -> io::Result<EventFd> {
-        // SAFETY: takes no pointers.
-        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the call above has just opened it; nobody else owns it.
-        Ok(EventFd { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
-    }
-
-    /// Makes it readable. May be called from any thread.
-    pub fn signal(&self) -> io::Result<()> {
-        let one = 1u64;
-        loop {
-            // SAFETY: `one` has the eight bytes that are written.
-            let n = unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
-            match n {
-                0.. => return Ok(()),
-                _ => match io::Error::last_os_error() {
-                    // The counter is full: it is readable already.
-                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                    e if e.kind() == io::ErrorKind::Interrupted => {}
-                    e => return Err(e),
-                },
-            }
-        }
-    }
-
-    /// Makes it unreadable; answers whether it had been signalled.
-    pub fn drain(&self) -> io::Result<bool> {
-        let mut count = 0u64;
-        loop {
-            // SAFETY: `count` has room for the eight bytes that are read.
-            let n = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
-            match n {
-                0.. => return Ok(true),
-                _ => match io::Error::last_os_error() {
-                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                    e if e.kind() == io::ErrorKind::Interrupted => {}
-                    e => return Err(e),
-                },
-            }
-        }
-    }
-}
-
-impl AsFd for EventFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for EventFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
 /// Waits until `fd` is ready for `interest` or broken (true), or `until` has come or a signal has interrupted (false).
 pub fn wait_fd(fd: &impl AsFd, interest: Interest, until: Instant) -> io::Result<bool> {
     let left = until.saturating_duration_since(Instant::now());
@@ -216,6 +155,7 @@ fn check(rc: i32) -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::eventfd::EventFd;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 

@@ -1,11 +1,15 @@
 //! Sleeping on sockets and on the process's doorbell at once.
 
+use super::eventfd::EventFd;
+use super::poll::{Epoll, Event, Interest as Bits};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, OnceLock};
-use std::cell::OnceCell;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::Duration;
+
+/// Longest sleep: sockets that vanish while they are waited for are looked at again.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What to wait for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,85 +22,102 @@ pub struct Interest {
     pub write: bool,
 }
 
-/// This process's doorbell: one eventfd, given to the peers on the machine.
-pub fn doorbell() -> Result<&'static Arc<OwnedFd>> {
-    static BELL: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+impl Interest {
+    fn bits(&self) -> Bits {
+        let read = if self.read { Bits::READ | Bits::HANGUP } else { Bits::NONE };
+        if self.write { read | Bits::WRITE } else { read }
+    }
+}
+
+/// This process's doorbell: one eventfd, given to the peers on the machine. See `bell`.
+pub fn doorbell() -> Result<&'static Arc<EventFd>> {
+    static BELL: OnceLock<Arc<EventFd>> = OnceLock::new();
     if let Some(b) = BELL.get() {
         return Ok(b);
     }
-    // SAFETY: plain system call; the descriptor that comes back is ours alone.
-    let fd = unsafe {
-        let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-        if fd < 0 {
-            return Err(Error::system("eventfd", &io::Error::last_os_error()));
-        }
-        OwnedFd::from_raw_fd(fd)
-    };
-    Ok(BELL.get_or_init(|| Arc::new(fd)))
+    let bell = Arc::new(EventFd::new().map_err(|e| Error::system("eventfd", &e))?);
+    Ok(BELL.get_or_init(|| bell))
 }
 
-/// The doorbell where it exists already: a ringer has nobody to wake otherwise.
+/// The doorbell, for whoever rings: where there is none nobody sleeps on it.
 pub fn doorbell_if_any() -> Option<BorrowedFd<'static>> {
     doorbell().ok().map(|b| b.as_fd())
 }
 
-fn control(epoll: &OwnedFd, op: libc::c_int, fd: RawFd, events: u32) -> io::Result<()> {
-    let mut ev = libc::epoll_event { events, u64: 0 };
-    // SAFETY: `ev` is a valid event; a stale `fd` is the kernel's to refuse.
-    let rc = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), op, fd, &mut ev) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// One thread's way to sleep.
+struct Sleeper {
+    epoll: Epoll,
+    events: Vec<Event>,
 }
 
-fn create() -> Result<OwnedFd> {
-    // SAFETY: plain system call; the descriptor that comes back is ours alone.
-    let epoll = unsafe {
-        let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-        if fd < 0 {
-            return Err(Error::system("epoll_create1", &io::Error::last_os_error()));
+impl Sleeper {
+    fn new() -> Result<Sleeper> {
+        let failed = |e| Error::system("epoll", &e);
+        let epoll = Epoll::new().map_err(failed)?;
+        // Edge-triggered and never read: each thread's instance remembers a push by itself.
+        epoll.add(doorbell()?.as_ref(), 0, Bits::READ | Bits::EDGE).map_err(failed)?;
+        Ok(Sleeper { epoll, events: Vec::new() })
+    }
+
+    fn sleep(&mut self, interests: &[Interest], timeout: Duration) -> Result<()> {
+        let failed = |e| Error::system("epoll", &e);
+        // SAFETY: the descriptors belong to endpoints of worlds that the caller drives and that outlive this call;
+        // should one be closed all the same, the kernel refuses the number or another thread's wait ends early.
+        let borrow = |i: &Interest| unsafe { BorrowedFd::borrow_raw(i.fd) };
+        for i in interests {
+            self.epoll.add(&borrow(i), 1, i.bits()).map_err(failed)?;
         }
-        OwnedFd::from_raw_fd(fd)
-    };
-    // Edge-triggered and never read: each thread's instance remembers a push by itself.
-    control(&epoll, libc::EPOLL_CTL_ADD, doorbell()?.as_raw_fd(), (libc::EPOLLIN | libc::EPOLLET) as u32)
-        .map_err(|e| Error::system("epoll_ctl", &e))?;
-    Ok(epoll)
+        let slept = self.epoll.wait(&mut self.events, 16, Some(timeout.min(LONGEST))).map_err(failed);
+        for i in interests {
+            // Closed by another thread meanwhile, it has left by itself.
+            let _ = self.epoll.delete(&borrow(i));
+        }
+        slept
+    }
 }
 
 thread_local! {
-    static EPOLL: OnceCell<OwnedFd> = const { OnceCell::new() };
+    static SLEEPER: RefCell<Option<Sleeper>> = const { RefCell::new(None) };
 }
 
 /// Sleeps until one of the sockets is ready or the doorbell was pushed (since the last call of this thread), at
 /// most for `timeout`.
 pub fn sleep(interests: &[Interest], timeout: Duration) -> Result<()> {
-    EPOLL.with(|cell| {
-        let epoll = match cell.get() {
-            Some(e) => e,
-            None => {
-                let e = create()?;
-                cell.get_or_init(|| e)
-            }
-        };
-        for i in interests {
-            let mut events = 0;
-            if i.read {
-                events |= libc::EPOLLIN | libc::EPOLLRDHUP;
-            }
-            if i.write {
-                events |= libc::EPOLLOUT;
-            }
-            control(epoll, libc::EPOLL_CTL_ADD, i.fd, events as u32)
-                .map_err(|e| Error::system("epoll_ctl", &e))?;
+    SLEEPER.with(|cell| {
+        let mut sleeper = cell.borrow_mut();
+        if sleeper.is_none() {
+            *sleeper = Some(Sleeper::new()?);
         }
-        // Round up: waking before the deadline would only spin.
-        let ms = timeout.as_micros().div_ceil(1000).min(60_000) as libc::c_int;
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 16];
-        // SAFETY: room for as many events as is said. An interruption is as good as a wake-up.
-        unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, ms) };
-        for i in interests {
-            // The socket may have been closed by another thread meanwhile; then it has left by itself.
-            let _ = control(epoll, libc::EPOLL_CTL_DEL, i.fd, 0);
-        }
-        Ok(())
+        let Some(s) = sleeper.as_mut() else { return Ok(()) };
+        s.sleep(interests, timeout).inspect_err(|_| {
+            // What was added stays in the set of a sleeper that failed half-way: begin anew.
+            *sleeper = None;
+        })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    #[test]
+    fn bytes_and_the_doorbell_end_a_sleep() {
+        let long = Duration::from_secs(30);
+        let started = Instant::now();
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let on = [Interest { fd: b.as_raw_fd(), read: true, write: false }];
+        a.write_all(b"x").unwrap();
+        sleep(&on, long).unwrap();
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            doorbell().unwrap().signal().unwrap();
+        });
+        sleep(&[], long).unwrap();
+        assert!(started.elapsed() < long);
+        assert!(sleep(&[Interest { fd: 1 << 20, read: true, write: false }], long).is_err());
+    }
 }

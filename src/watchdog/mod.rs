@@ -19,11 +19,13 @@ use crate::auth::{self, KeyId, Purpose};
 use crate::config::Facilities;
 use crate::error::{Error, Result};
 use crate::fault::health::News;
+use crate::observe::events::{self, Event, EventKind};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
-use crate::sys::poll::{Epoll, EventFd, Interest};
+use crate::sys::eventfd::EventFd;
+use crate::sys::poll::{Epoll, Interest};
 use crate::sys::robust::Liveness;
-use crate::sys::{interfaces, process, sleeper, socket};
+use crate::sys::{clock, interfaces, process, sleeper, socket};
 use crate::types::{Address, HostId, ProcessId, Secret, WorldId};
 use link::Link;
 use message::Message;
@@ -102,6 +104,8 @@ pub struct Watchdog {
     segments: Mutex<HashMap<(WorldId, u64), OwnedFd>>,
     segments_changed: Condvar,
     early: Mutex<VecDeque<Early>>,
+    /// Connections to stores, by token: when one hangs up the application is told.
+    stores: Mutex<HashMap<u64, (OwnedFd, String)>>,
     /// Something is waiting for verdicts: tick the members.
     pub suspicions: AtomicBool,
 }
@@ -179,6 +183,7 @@ impl Watchdog {
             segments: Mutex::default(),
             segments_changed: Condvar::new(),
             early: Mutex::default(),
+            stores: Mutex::default(),
             suspicions: AtomicBool::new(false),
         });
         hand.send(w.clone()).map_err(|_| Error::internal("the sentinel thread has ended"))?;
@@ -242,6 +247,36 @@ impl Watchdog {
         if let Err(e) = self.wake.signal() {
             tracing::warn!("waking the watchdog: {e}");
         }
+    }
+
+    /// Tells the application when this connection to the store at `address` ends. Worlds that exist do not care.
+    pub fn watch_store(&self, connection: OwnedFd, address: &str) -> Result<()> {
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let mut stores = self.stores.lock();
+        self.epoll
+            .add(&connection, token, Interest::HANGUP)
+            .map_err(|e| Error::system("epoll_ctl of a store's connection", &e))?;
+        stores.insert(token, (connection, address.to_string()));
+        Ok(())
+    }
+
+    /// The connection of this token has ended; answers whether it was a store's.
+    fn store_lost(&self, token: u64) -> bool {
+        let Some((_, address)) = self.stores.lock().remove(&token) else { return false };
+        let reason =
+            format!("the store at '{address}' is gone; worlds that exist go on, joining has to wait for it");
+        tracing::warn!("{reason}");
+        events::publish(Event {
+            kind: EventKind::StoreLost,
+            code: None,
+            world_token: 0,
+            world_name: "".into(),
+            epoch: 0,
+            rank: None,
+            timestamp_ns: clock::monotonic_ns(),
+            reason: reason.into(),
+        });
+        true
     }
 
     /// A member waits for a verdict that time will bring.

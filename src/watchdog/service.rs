@@ -58,7 +58,10 @@ pub(super) fn run(w: &Arc<Watchdog>) {
                 continue;
             }
             let link = w.links.lock().by_token.get(&e.token).cloned();
-            let Some(link) = link else { continue };
+            let Some(link) = link else {
+                w.store_lost(e.token);
+                continue;
+            };
             if e.writable()
                 && !link.flush()
                 && let Err(e) = w.epoll.modify(&link.fd(), link.token, Interest::READ)

@@ -60,7 +60,11 @@ impl World {
             ));
         };
         let secret = config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()));
-        let store = hosting::reach(address, &secret, rank == 0, deadline)?;
+        let (store, new) = hosting::reach(address, &secret, rank == 0, deadline)?;
+        if new {
+            let fd = store.session_fd().try_clone_to_owned();
+            w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
+        }
         World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)
     }
 
