@@ -8,7 +8,7 @@ use super::LeaseId;
 use super::calls::Ask;
 use super::wire::{self, Answer, Frames, Request};
 use crate::auth::{self, KeyId, Purpose};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Extent, Result};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::poll::{Interest, wait_fd};
 use crate::sys::socket;
@@ -157,7 +157,7 @@ impl Client {
             return;
         }
         let text = format!("store at {}: the connection is lost: {why}", self.addr);
-        inner.lost = Some(Error::new(Code::System, crate::error::Extent::Operation, text));
+        inner.lost = Some(Error::new(Code::System, Extent::Operation, text));
         // So that the session descriptor says so, too. Fails when the kernel knows already.
         let _ = self.stream.shutdown(Shutdown::Both);
         self.changed.notify_all();
@@ -220,7 +220,8 @@ impl Client {
             return;
         }
         inner.reading = true;
-        let until = inner.next_alive().min(deadline);
+        // With bytes unsent no sign of life is due: they are one.
+        let until = if inner.out.is_empty() { inner.next_alive().min(deadline) } else { deadline };
         self.sleep(inner, interest, until);
         inner.reading = false;
         self.receive(inner);
