@@ -91,7 +91,8 @@ pub struct ClientHandshake {
 }
 
 impl ClientHandshake {
-    /// The handshake of one connection; `nonce` is fresh. An error when the secret is empty or the claim is too long.
+    /// The handshake of one connection; `nonce` is fresh. An error when the secret is empty or the claim is
+    /// too long.
     pub fn new(
         key_id: KeyId,
         secret: &Secret,
@@ -123,8 +124,8 @@ impl ClientHandshake {
         })
     }
 
-    /// How many more bytes of the server belong to the handshake's next step: whoever reads no more than this never
-    /// reads a byte of the next protocol.
+    /// How many more bytes of the server belong to the handshake's next step: whoever reads no more than this
+    /// never reads a byte of the next protocol.
     pub fn wanted(&self) -> usize {
         match self.greeting.wanted() {
             0 => self.verdict.wanted(),

@@ -51,8 +51,8 @@ pub fn dial<S: Timed>(
     Ok(session)
 }
 
-/// Runs the accepting side; answers who has dialled. Reads not a byte beyond the handshake. A refused client has been
-/// told so when this returns `Code::Unauthorized` or `Code::InvalidUsage`.
+/// Runs the accepting side; answers who has dialled. Reads not a byte beyond the handshake. A refused client
+/// has been told so when this returns `Code::Unauthorized` or `Code::InvalidUsage`.
 pub fn accept<S: Timed>(
     stream: &mut S,
     lookup: &(impl Fn(KeyId) -> Option<Secret> + ?Sized),

@@ -1,8 +1,8 @@
 //! A client of the built-in store: one connection, used by many threads at once.
 //!
-//! No thread of its own. Of the threads that wait for an answer one is the reader: it sleeps in poll, takes in what
-//! arrives, hands the others theirs and sends the signs of life that keep the leases. When it has its own answer, the
-//! next one takes over. All I/O is nonblocking and under the lock; only sleeping is not.
+//! No thread of its own. Of the threads that wait for an answer one is the reader: it sleeps in poll, takes
+//! in what arrives, hands the others theirs and sends the signs of life that keep the leases. When it has its
+//! own answer, the next one takes over. All I/O is nonblocking and under the lock; only sleeping is not.
 
 use super::LeaseId;
 use super::calls::Ask;
@@ -28,8 +28,8 @@ const MAX_OUT: usize = 1024 * 1024;
 /// Silence of the store's machine after which the connection is taken for lost.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A connection to the built-in store. When it is lost, it stays lost: the leases are gone, and who needs the store again
-/// connects anew.
+/// A connection to the built-in store. When it is lost, it stays lost: the leases are gone, and who needs the
+/// store again connects anew.
 pub struct Client {
     addr: SocketAddr,
     stream: TcpStream,
@@ -68,8 +68,9 @@ impl Inner {
 }
 
 impl Client {
-    /// Connects to `tcp://host:port`. `Code::Unauthorized`: one of the two does not know the secret. `Code::System`:
-    /// nobody listens there. `Code::InvalidUsage`: something else listens there. `Code::Timeout`: no connection by `deadline`.
+    /// Connects to `tcp://host:port`. `Code::Unauthorized`: one of the two does not know the secret.
+    /// `Code::System`: nobody listens there. `Code::InvalidUsage`: something else listens there.
+    /// `Code::Timeout`: no connection by `deadline`.
     pub fn connect(address: &str, key_id: KeyId, secret: &Secret, deadline: Instant) -> Result<Client> {
         let (host, port) = super::parse_address(address)?;
         let addrs = socket::resolve(&host, port, deadline)?;
@@ -94,7 +95,8 @@ impl Client {
             let mut stream = socket::connect_tcp(addr, deadline)?;
             match auth::dial(&mut stream, key_id, secret, Purpose::Store, b"", deadline) {
                 Ok(_) => return Client::over(addr, stream),
-                // Hung up on in the middle: the store is shedding strangers, or is only just starting or stopping.
+                // Hung up on in the middle: the store is shedding strangers, or is only just starting or
+                // stopping.
                 Err(e) if e.code == Code::System => {
                     if Instant::now() + pause >= deadline {
                         return Err(Error::timeout(format!("store at {addr}: it keeps hanging up ({e})")));
@@ -130,8 +132,8 @@ impl Client {
         self.addr
     }
 
-    /// The connection's descriptor, for a watchdog that wants to know when the store is gone: to be polled for
-    /// [`Interest::HANGUP`] only, never read.
+    /// The connection's descriptor, for a watchdog that wants to know when the store is gone: to be polled
+    /// for [`Interest::HANGUP`] only, never read.
     pub fn session_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

@@ -1,4 +1,5 @@
-//! Which keys were deleted when, so that a watch that begins later still learns of it. Bounded: the oldest are forgotten.
+//! Which keys were deleted when, so that a watch that begins later still learns of it. Bounded: the oldest
+//! are forgotten.
 
 use super::Revision;
 use std::collections::BTreeMap;

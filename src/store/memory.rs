@@ -101,7 +101,8 @@ impl Ask for Memory {
         inner.tick(now);
         inner.state.request(self.client, id, request, now);
         inner.settle();
-        // Whoever sleeps may have been answered, or must look earlier than it intended because of a new lease.
+        // Whoever sleeps may have been answered, or must look earlier than it intended because of a new
+        // lease.
         self.shared.answered.notify_all();
         loop {
             if let Some(answer) = inner.answers.remove(&id) {

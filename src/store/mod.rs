@@ -91,12 +91,13 @@ pub trait Store: Send + Sync {
     /// Everything under `prefix`.
     fn list(&self, prefix: &[u8], deadline: Instant) -> Result<Snapshot>;
 
-    /// Waits until something under `prefix` has changed (set or deleted) after revision `after`, then answers what
-    /// lies there now. Returns at once when that is so already.
+    /// Waits until something under `prefix` has changed (set or deleted) after revision `after`, then answers
+    /// what lies there now. Returns at once when that is so already.
     fn watch(&self, prefix: &[u8], after: Revision, deadline: Instant) -> Result<Snapshot>;
 
-    /// A new lease. It ends `ttl` after the last sign of life of this client (any request, or the keep-alive that
-    /// the client sends by itself while a call waits), when the client's connection is lost, or when revoked.
+    /// A new lease. It ends `ttl` after the last sign of life of this client (any request, or the keep-alive
+    /// that the client sends by itself while a call waits), when the client's connection is lost, or when
+    /// revoked.
     fn lease(&self, ttl: Duration, deadline: Instant) -> Result<LeaseId>;
 
     /// Ends a lease now.

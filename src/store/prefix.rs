@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Puts a prefix in front of every key and takes it off again: whoever holds it sees nothing else of the store.
-/// Revisions and leases are the inner store's.
+/// Puts a prefix in front of every key and takes it off again: whoever holds it sees nothing else of the
+/// store. Revisions and leases are the inner store's.
 #[derive(Clone)]
 pub struct Prefix {
     inner: Arc<dyn Store>,

@@ -193,8 +193,8 @@ impl State {
         self.expiries.first().map(|&(at, _)| at)
     }
 
-    /// Answers the watches under whose prefix something has changed. Called once after everything that has arrived
-    /// together was taken in, so that many changes at a time cost each watch one answer.
+    /// Answers the watches under whose prefix something has changed. Called once after everything that has
+    /// arrived together was taken in, so that many changes at a time cost each watch one answer.
     pub fn settle(&mut self) {
         for prefix in std::mem::take(&mut self.changed) {
             let Some(waiting) = self.watches.remove(&prefix) else { continue };

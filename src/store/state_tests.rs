@@ -254,8 +254,8 @@ fn key(k: u8) -> Vec<u8> {
 }
 
 proptest! {
-    /// Against a plain map; and no watch is ever missed: whenever all has settled, no pending watch's prefix has
-    /// changed since it was posted.
+    /// Against a plain map; and no watch is ever missed: whenever all has settled, no pending watch's prefix
+    /// has changed since it was posted.
     #[test]
     fn it_behaves_like_a_map_that_tells(steps in vec(step(), 1..80)) {
         let mut b = Bench::new();

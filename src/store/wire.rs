@@ -1,7 +1,8 @@
 //! The codec of the built-in store: requests and answers, each a frame of bounded size. No I/O.
 //!
-//! A frame is a little-endian `u32` length and that many bytes: the request's number (`u64`, the client's choice, repeated
-//! in the answer), a tag, the fields. Numbers are little-endian; byte strings carry a `u32` length.
+//! A frame is a little-endian `u32` length and that many bytes: the request's number (`u64`, the client's
+//! choice, repeated in the answer), a tag, the fields. Numbers are little-endian; byte strings carry a `u32`
+//! length.
 
 use super::{Entry, LeaseId, Revision, Snapshot, Swap};
 use crate::sync::Arc;

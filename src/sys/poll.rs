@@ -73,7 +73,8 @@ impl Epoll {
         Ok(Epoll { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Begins to watch `fd`; its events carry `token`. Closing the descriptor ends that, unless it was duplicated.
+    /// Begins to watch `fd`; its events carry `token`. Closing the descriptor ends that, unless it was
+    /// duplicated.
     pub fn add(&self, fd: &impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd.as_fd(), token, interest)
     }
@@ -94,8 +95,9 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd.as_raw_fd(), &raw mut event) }).map(drop)
     }
 
-    /// Waits until something happens or `timeout` has passed (`None`: without limit), and puts what happened, at
-    /// most `capacity` events, into `events`, which is emptied before. A signal ends the wait early and without events.
+    /// Waits until something happens or `timeout` has passed (`None`: without limit), and puts what happened,
+    /// at most `capacity` events, into `events`, which is emptied before. A signal ends the wait early and
+    /// without events.
     pub fn wait(
         &self,
         events: &mut Vec<Event>,
@@ -127,7 +129,8 @@ impl AsFd for Epoll {
     }
 }
 
-/// Waits until `fd` is ready for `interest` or broken (true), or `until` has come or a signal has interrupted (false).
+/// Waits until `fd` is ready for `interest` or broken (true), or `until` has come or a signal has interrupted
+/// (false).
 pub fn wait_fd(fd: &impl AsFd, interest: Interest, until: Instant) -> io::Result<bool> {
     let left = until.saturating_duration_since(Instant::now());
     // The bits of poll and epoll are the same; RDHUP and below fit.

@@ -21,8 +21,8 @@ pub struct Credentials {
     pub gid: u32,
 }
 
-/// A listener bound to `addr` (port 0 lets the kernel choose), nonblocking, with room for `backlog` connections that
-/// nobody has accepted yet.
+/// A listener bound to `addr` (port 0 lets the kernel choose), nonblocking, with room for `backlog`
+/// connections that nobody has accepted yet.
 pub fn listen_tcp(addr: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(addr)?;
     set_backlog(&listener, backlog)?;
@@ -43,8 +43,8 @@ pub fn set_backlog(listener: &impl AsFd, backlog: u16) -> io::Result<()> {
     check(unsafe { libc::listen(raw(listener.as_fd()), i32::from(backlog)) }).map(drop)
 }
 
-/// The next connection, nonblocking and without Nagle's delay; `None` when nobody waits. A connection that its
-/// peer has given up meanwhile is skipped.
+/// The next connection, nonblocking and without Nagle's delay; `None` when nobody waits. A connection that
+/// its peer has given up meanwhile is skipped.
 pub fn accept_tcp(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
     loop {
         match listener.accept() {
@@ -96,8 +96,8 @@ pub fn connect_tcp(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
         }
         Err(e) => return Err(Error::system(&what, &e)),
     };
-    // A port out of the ephemeral range that nobody listens on can be picked for this end as well, and then TCP
-    // connects the socket to itself.
+    // A port out of the ephemeral range that nobody listens on can be picked for this end as well, and then
+    // TCP connects the socket to itself.
     if stream.local_addr().ok() == Some(addr) {
         return Err(Error::system(&what, &io::Error::from(io::ErrorKind::ConnectionRefused)));
     }
@@ -105,8 +105,8 @@ pub fn connect_tcp(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects to an abstract Unix address, waiting until `deadline` at most for a place in its backlog. The stream
-/// is blocking.
+/// Connects to an abstract Unix address, waiting until `deadline` at most for a place in its backlog. The
+/// stream is blocking.
 pub fn connect_abstract(name: &[u8], deadline: Instant) -> Result<UnixStream> {
     let what = || format!("connecting to @{}", String::from_utf8_lossy(name));
     let fail = |e: io::Error| Error::system(&what(), &e);
@@ -142,7 +142,8 @@ pub fn connect_abstract(name: &[u8], deadline: Instant) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// The addresses of `host`: at once when it is numeric, else from the resolver, waiting until `deadline` at most.
+/// The addresses of `host`: at once when it is numeric, else from the resolver, waiting until `deadline` at
+/// most.
 pub fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -189,8 +190,8 @@ pub fn peer_credentials(stream: &UnixStream) -> io::Result<Credentials> {
     Ok(Credentials { pid: cred.pid, uid: cred.uid, gid: cred.gid })
 }
 
-/// Makes the kernel ask an idle peer for a sign of life after `idle`, three times, and close the connection when none
-/// comes.
+/// Makes the kernel ask an idle peer for a sign of life after `idle`, three times, and close the connection
+/// when none comes.
 pub fn set_keepalive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     let seconds = i32::try_from(idle.as_secs().max(1)).unwrap_or(i32::MAX);
     set_option(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
@@ -199,7 +200,8 @@ pub fn set_keepalive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     set_option(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
 }
 
-/// Makes the kernel close the connection when the peer's machine has left sent bytes unacknowledged for `limit`.
+/// Makes the kernel close the connection when the peer's machine has left sent bytes unacknowledged for
+/// `limit`.
 pub fn set_user_timeout(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let ms = i32::try_from(limit.as_millis().max(1)).unwrap_or(i32::MAX);
     set_option(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms)

@@ -1,9 +1,10 @@
 //! The built-in store's server: one thread, epoll, nothing that blocks.
 //!
-//! What strangers can cost: at most [`HALF_OPEN`] connections that have not proven themselves, each with a fixed-size
-//! handshake and [`HANDSHAKE`] of time; a new one takes the place of the oldest. Connections that have proven themselves are
-//! served before new ones are accepted, and few are accepted at a time, so that a flood costs the others
-//! little. Each key id has a store of its own: clients of one secret see nothing of another's.
+//! What strangers can cost: at most [`HALF_OPEN`] connections that have not proven themselves, each with a
+//! fixed-size handshake and [`HANDSHAKE`] of time; a new one takes the place of the oldest. Connections that
+//! have proven themselves are served before new ones are accepted, and few are accepted at a time, so that a
+//! flood costs the others little. Each key id has a store of its own: clients of one secret see nothing of
+//! another's.
 
 mod conn;
 
@@ -131,8 +132,8 @@ struct Service {
     half_open: VecDeque<u64>,
     last_token: u64,
     stores: HashMap<KeyId, State>,
-    /// Where a store that comes into being begins to count: above all that were dropped, so that a revision from
-    /// before never lies in its future.
+    /// Where a store that comes into being begins to count: above all that were dropped, so that a revision
+    /// from before never lies in its future.
     dropped_revision: u64,
     /// Connections with something to send.
     dirty: Vec<u64>,
@@ -160,8 +161,8 @@ impl Service {
                     token => self.on_event(token, *event, now),
                 }
             }
-            // Signs of life that already lie in the sockets count before leases end: this thread may have been
-            // stopped for a while.
+            // Signs of life that already lie in the sockets count before leases end: this thread may have
+            // been stopped for a while.
             full_rounds = if events.len() == EVENTS { full_rounds + 1 } else { 0 };
             if full_rounds % FULL_ROUNDS == 0 {
                 self.tick(now);
@@ -406,8 +407,8 @@ impl Service {
         }
     }
 
-    /// Closing alone would not do when the process has forked: the child holds the connection, too, and with it the
-    /// epoll's interest.
+    /// Closing alone would not do when the process has forked: the child holds the connection, too, and with
+    /// it the epoll's interest.
     fn release(&self, conn: &Conn) {
         // Both fail on a connection that is gone already.
         let _ = self.epoll.delete(&conn.stream);
@@ -442,7 +443,7 @@ impl Strangers {
         if self.last.is_some_and(|at| now.saturating_duration_since(at) < WARN_EVERY) {
             return;
         }
-        tracing::warn!(%peer, count = self.count, "the store has refused connections, the last one because: {why}");
+        tracing::warn!(%peer, why, count = self.count, "the store has refused connections; peer is the last one");
         self.count = 0;
         self.last = Some(now);
     }
