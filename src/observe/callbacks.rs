@@ -4,6 +4,7 @@
 use super::events::{CAPACITY, Event};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::sys::process;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, ThreadId};
@@ -106,8 +107,7 @@ impl Dispatcher {
 
     fn start(&'static self, state: &mut State) -> Result<()> {
         if state.thread.is_none() {
-            let thread = thread::Builder::new().name("mw-events".into()).spawn(|| self.run());
-            state.thread = Some(thread.map_err(|err| Error::system("mw-events", &err))?.thread().id());
+            state.thread = Some(process::spawn("mw-events", || self.run())?.thread().id());
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Identities of processes and machines, reading a peer's memory, noticing a fork.
 
+use crate::error::{Error, Result};
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use std::io;
+use std::thread::JoinHandle;
 
 /// This process's id, as seen in its own namespace.
 pub fn pid() -> u32 {
@@ -63,6 +65,21 @@ pub fn watch_forks() {
 /// Whether this process is a fork of one that used the library: threads, links and memory are the parent's.
 pub fn is_forked() -> bool {
     FORKED.load(Ordering::Relaxed)
+}
+
+/// Starts a thread of the library: named, and deaf to signals, whose handlers belong on the application's threads.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let deaf = move || {
+        // SAFETY: an all-zero set is valid to fill; changing this thread's own mask has no other effect.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+        }
+        body();
+    };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(deaf);
+    thread.map_err(|e| Error::system(&format!("starting the thread {name}"), &e))
 }
 
 /// Lets the calling thread run before busy ones of the same process; without the right to, nothing changes.

@@ -151,14 +151,11 @@ pub fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAdd
     // getaddrinfo knows no deadline; a thread that is stuck in it is left behind.
     let (tx, rx) = mpsc::sync_channel(1);
     let name = host.to_owned();
-    std::thread::Builder::new()
-        .name("mw-resolve".into())
-        .spawn(move || {
-            let found = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port));
-            // The receiver is gone when the deadline has passed.
-            let _ = tx.send(found.map(Iterator::collect::<Vec<_>>));
-        })
-        .map_err(|e| Error::system("starting a thread", &e))?;
+    super::process::spawn("mw-resolve", move || {
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port));
+        // The receiver is gone when the deadline has passed.
+        let _ = tx.send(found.map(Iterator::collect::<Vec<_>>));
+    })?;
     let found = rx
         .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         .map_err(|_| Error::timeout(format!("resolving {host}: no answer in time")))?

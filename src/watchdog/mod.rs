@@ -153,7 +153,7 @@ impl Watchdog {
         epoll.add(&wake, 0, Interest::READ).map_err(system("epoll_ctl"))?;
         let (give, take) = crossbeam::channel::bounded(1);
         let (hand, handed) = crossbeam::channel::bounded::<Arc<Watchdog>>(1);
-        spawn("mw-sentinel", move || {
+        process::spawn("mw-sentinel", move || {
             let liveness = Liveness::adopt_thread(facilities.memfd, facilities.robust).or_else(|e| {
                 tracing::warn!("{e}; deaths on this machine are noticed by sockets only");
                 Liveness::adopt_thread(facilities.memfd, false)
@@ -188,9 +188,9 @@ impl Watchdog {
         });
         hand.send(w.clone()).map_err(|_| Error::internal("the sentinel thread has ended"))?;
         let x = w.clone();
-        spawn("mw-watchdog", move || service::run(&x))?;
+        process::spawn("mw-watchdog", move || service::run(&x))?;
         let x = w.clone();
-        spawn("mw-accept", move || acceptor::run(&x, &tcp, &unix))?;
+        process::spawn("mw-accept", move || acceptor::run(&x, &tcp, &unix))?;
         Ok(w)
     }
 
@@ -623,13 +623,4 @@ fn pause<T>(
     }
     changed.wait_until(guard, deadline.min(now + Duration::from_millis(20)));
     Ok(())
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .stack_size(256 << 10)
-        .spawn(body)
-        .map(drop)
-        .map_err(|e| Error::system("starting a thread", &e))
 }

@@ -4,8 +4,8 @@ use super::{Request, World};
 use crate::progress::wait::{self, Driver};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
-use crate::sys::bell;
 use crate::sys::sleeper::{self, Interest};
+use crate::sys::{bell, process};
 use std::time::Instant;
 
 struct Mailbox {
@@ -44,8 +44,7 @@ pub(super) fn drive(request: &Arc<Request>) {
             bell: AtomicU32::new(0),
         });
         let mine = m.clone();
-        let thread = std::thread::Builder::new().name("mw-progress".into()).spawn(move || run(&mine));
-        if let Err(e) = thread {
+        if let Err(e) = process::spawn("mw-progress", move || run(&mine)) {
             // Operations still progress whenever somebody tests or waits.
             tracing::error!("starting the progress thread: {e}");
         }

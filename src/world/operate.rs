@@ -88,6 +88,10 @@ impl World {
 
     /// Operations that wait for a member that has left will never be done.
     pub(super) fn settle_leavers(&self) {
+        if self.state() != State::Active {
+            // Everything here ends with the world's own error.
+            return;
+        }
         for rank in 0..self.nranks() {
             if rank == self.rank || !self.health.lock().has_left(rank) {
                 continue;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::sys::eventfd::EventFd;
 use crate::sys::poll::{Epoll, Event, Interest};
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use crate::types::Secret;
 use conn::{Conn, Phase};
 use std::collections::{HashMap, VecDeque};
@@ -93,13 +93,10 @@ impl Server {
         };
         // The thread holds the other end of the bell, so that the descriptor outlives the epoll.
         let bell = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("mw-store".into())
-            .spawn(move || {
-                service.run();
-                drop(bell);
-            })
-            .map_err(fail)?;
+        let thread = process::spawn("mw-store", move || {
+            service.run();
+            drop(bell);
+        })?;
         Ok(Server { addr, stop, thread: Some(thread) })
     }
 
