@@ -230,20 +230,4 @@ impl<'a> Joining<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cards_survive_the_store() {
-        for tcp in ["127.0.0.1:80", "[2001:db8::1]:65535"] {
-            let a = Address { process: ProcessId([1; 16]), host: HostId([2; 16]), tcp: tcp.parse().unwrap() };
-            let raw = encode(&a);
-            assert_eq!(raw.len(), CARD);
-            assert_eq!(decode(&raw), Some(a));
-            assert_eq!(decode(&raw[1..]), None);
-        }
-        let w = WorldId([9; 16]);
-        assert_eq!(decode_lead(&encode_lead(&w, 7)), Some((w, 7)));
-        assert_eq!(decode_lead(b"x"), None);
-    }
-}
+mod tests;
