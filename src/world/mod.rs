@@ -19,6 +19,8 @@ mod request;
 mod wireup;
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;
 
 pub use call::Call;

@@ -7,11 +7,11 @@ use crate::sync::Arc;
 use crate::types::{DataType, OpKind, RedOp, Reduction};
 use std::time::{Duration, Instant};
 
-fn config(transport: TransportChoice) -> Config {
+pub(super) fn config(transport: TransportChoice) -> Config {
     Config { transport, ifname: Some("lo".into()), ..Config::from_env().unwrap() }
 }
 
-fn call(kind: OpKind) -> Call {
+pub(super) fn call(kind: OpKind) -> Call {
     Call {
         kind,
         send: false,
@@ -24,15 +24,15 @@ fn call(kind: OpKind) -> Call {
     }
 }
 
-fn send(data: &[f32], peer: i32) -> Call {
+pub(super) fn send(data: &[f32], peer: i32) -> Call {
     Call { send: true, sendbuf: data.as_ptr().cast(), count: data.len(), peer, ..call(OpKind::PointToPoint) }
 }
 
-fn recv(data: &mut [f32], peer: i32) -> Call {
+pub(super) fn recv(data: &mut [f32], peer: i32) -> Call {
     Call { recvbuf: data.as_mut_ptr().cast(), count: data.len(), peer, ..call(OpKind::PointToPoint) }
 }
 
-fn all_reduce(input: &[f32], output: &mut [f32]) -> Call {
+pub(super) fn all_reduce(input: &[f32], output: &mut [f32]) -> Call {
     Call {
         sendbuf: input.as_ptr().cast(),
         recvbuf: output.as_mut_ptr().cast(),
@@ -42,7 +42,7 @@ fn all_reduce(input: &[f32], output: &mut [f32]) -> Call {
 }
 
 /// Runs `body` on every rank of a new world, on both transports.
-fn ranks(n: i32, body: impl Fn(&Arc<World>) + Sync) {
+pub(super) fn ranks(n: i32, body: impl Fn(&Arc<World>) + Sync) {
     for transport in [TransportChoice::Shm, TransportChoice::Tcp] {
         let worlds = World::init_all(n, &config(transport)).unwrap();
         std::thread::scope(|s| {

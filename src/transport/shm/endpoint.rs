@@ -3,8 +3,9 @@
 use super::ring::{FIRST, Fragment, MORE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
 use super::segment::Segment;
 use crate::sync::Arc;
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
-use crate::sys::{bell, process};
+use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -36,7 +37,7 @@ pub struct Wiring {
     pub peer: u32,
     /// Whether reading the peer's memory may be tried.
     pub direct: bool,
-    /// The doorbell of the peer's process.
+    /// The doorbell of the peer's process; `None` when that is this process.
     pub doorbell: Option<Arc<OwnedFd>>,
 }
 
@@ -115,7 +116,11 @@ impl ShmEndpoint {
     #[inline]
     fn ring_peer(&self) {
         let line = self.wiring.segment.member(self.wiring.peer);
-        bell::ring(&line.bell, self.wiring.doorbell.as_ref().map(|d| d.as_fd()));
+        let doorbell = match &self.wiring.doorbell {
+            Some(theirs) => Some(theirs.as_fd()),
+            None => sleeper::doorbell_if_any(),
+        };
+        bell::ring(&line.bell, doorbell);
     }
 
     /// The peer says that it will read no more.
