@@ -81,7 +81,8 @@ header:
 
 build/multiworld.pc: Makefile Cargo.toml
 	@mkdir -p build
-	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR:$(PREFIX)/%=$${prefix}/%)' \
+	  'includedir=$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)' '' \
 	  'Name: multiworld' \
 	  'Description: Many NCCL-like communicators per process, each its own fault domain' \
 	  'Version: $(VERSION)' 'Libs: -L$${libdir} -lmultiworld' 'Cflags: -I$${includedir}' > $@

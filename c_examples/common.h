@@ -95,8 +95,13 @@ static inline void kill_ranks(void) {
 static inline void end_all(int signum) {
   static const char late[] = "the example did not finish in time\n";
   kill_ranks();
-  if (signum == SIGALRM && write(STDERR_FILENO, late, sizeof late - 1) < 0) _exit(1);
-  _exit(1);
+  if (signum == SIGALRM) {
+    ssize_t written = write(STDERR_FILENO, late, sizeof late - 1);
+    _exit(written < 0 ? 2 : 1);
+  }
+  /* Dies of the signal when this returns, so that the shell sees why. */
+  signal(signum, SIG_DFL);
+  raise(signum);
 }
 
 /* Finds a free port of 127.0.0.1 for the store and names it in MW_STORE. */

@@ -1,57 +1,86 @@
 #!/usr/bin/env bash
 # Runs every check, goes on after a failure, and fails at the end if any failed. Prints one line per check,
-# "check NAME: ok", "... FAILED" or "... skipped (why)"; cargo's own "test result:" lines count its tests. Logs
-# are kept in build/logs.
+# "check NAME: ok (SECONDS s)", "... FAILED (...)" or "... skipped (why)"; cargo's own "test result:" lines count
+# its tests. Logs are kept in build/logs.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 CARGO=${CARGO:-cargo}
 CC=${CC:-cc}
-CXX=${CXX:-c++}
 LOGS=build/logs
 # More than any check takes, so that nothing hangs for ever.
 LIMIT=${LIMIT:-600}
 failed=0
 mkdir -p "$LOGS"
 
+# Tenths of a second since $1, which is a value of EPOCHREALTIME, as "S.T".
+since() {
+  local now=$EPOCHREALTIME tenths
+  tenths=$((((${now/[.,]/} - ${1/[.,]/})) / 100000))
+  echo "$((tenths / 10)).$((tenths % 10))"
+}
+
 # check NAME COMMAND...: runs it quietly, shows its output if it fails.
 check() {
-  local name=$1 log
+  local name=$1 start=$EPOCHREALTIME log code
   shift
   log=$LOGS/${name//[\/ ]/-}.log
   if timeout --kill-after=10 "$LIMIT" "$@" >"$log" 2>&1 </dev/null; then
-    echo "check $name: ok"
+    echo "check $name: ok ($(since "$start") s)"
   else
-    local code=$?
+    code=$?
     sed 's/^/    /' "$log"
-    echo "check $name: FAILED (exit code $code)"
+    echo "check $name: FAILED (exit code $code after $(since "$start") s)"
     failed=1
   fi
 }
 
 skip() { echo "check $1: skipped ($2)"; }
 
+have() { command -v "$1" >/dev/null; }
+
+begin=$EPOCHREALTIME
 check format "$CARGO" fmt --check
 check clippy "$CARGO" clippy --quiet --all-targets -- -D warnings
+check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --no-deps
 
 # Rust tests are counted by cargo.
+start=$EPOCHREALTIME
 timeout --kill-after=10 1800 "$CARGO" test --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"
-if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed=1; fi
+code=${PIPESTATUS[0]}
+echo "cargo test took $(since "$start") s"
+if [ "$code" -ne 0 ]; then
+  failed=1
+  # Tests that failed have said so; one that was killed or did not compile has not.
+  grep -q '^test result: FAILED' "$LOGS/cargo.log" || echo "check cargo test: FAILED (exit code $code)"
+fi
 
 check build make --no-print-directory -j2 lib examples c-tests
 
-header_as() { # compiler, flags...
+# The header with every compiler there is, twice included and with its macros used.
+header_as() { # file suffix, compiler, flags...
   local unit=build/header_check.$1
   shift
-  printf '#include <multiworld.h>\n#include <multiworld.h>\nint main(void) { return mwSuccess; }\n' >"$unit"
+  printf '%s\n' '#include <multiworld.h>' '#include <multiworld.h>' 'int main(void) {' \
+    '  mwConfig_t config = MW_CONFIG_INITIALIZER;' \
+    '  return config.size != sizeof config || mwSuccess != 0 || mwFloat != mwFloat32;' '}' >"$unit"
   "$@" -Wall -Wextra -Werror -pedantic -Iinclude -fsyntax-only "$unit"
 }
 export -f header_as
-check "header as C99" bash -c 'header_as c "$0" -std=c99' "$CC"
-if command -v "$CXX" >/dev/null; then
-  check "header as C++17" bash -c 'header_as cc "$0" -std=c++17' "$CXX"
-else
-  skip "header as C++17" "no C++ compiler"
-fi
+check "header as C99, $CC" bash -c 'header_as c "$0" -std=c99' "$CC"
+for compiler in gcc clang; do
+  if have $compiler; then
+    check "header as C99, $compiler" bash -c 'header_as c "$0" -std=c99' $compiler
+  else
+    skip "header as C99, $compiler" "$compiler is not installed"
+  fi
+done
+for compiler in g++ clang++; do
+  if have $compiler; then
+    check "header as C++17, $compiler" bash -c 'header_as cc "$0" -std=c++17' $compiler
+  else
+    skip "header as C++17, $compiler" "$compiler is not installed"
+  fi
+done
 
 # The library exports exactly the functions that the header declares.
 symbols() {
@@ -71,23 +100,30 @@ soname() { readelf -d build/lib/libmultiworld.so.1 | grep -q 'SONAME.*\[libmulti
 export -f soname
 check soname bash -c soname
 
+export MW_IFNAME=lo
+
+# What the README says to somebody who wants to build against the library: its own example, its own commands.
 installed() {
-  local root
-  root=$(mktemp -d) || return 1
-  make --no-print-directory install DESTDIR="$root" PREFIX=/opt/mw &&
-    [ -e "$root/opt/mw/lib/libmultiworld.so" ] && [ -e "$root/opt/mw/lib/libmultiworld.so.1" ] &&
-    grep -q '^Version: [0-9]' "$root/opt/mw/lib/pkgconfig/multiworld.pc" &&
-    "$CC" -std=c99 -I"$root/opt/mw/include" c_examples/send_recv.c -o "$root/program" \
-      -L"$root/opt/mw/lib" -lmultiworld &&
-    LD_LIBRARY_PATH="$root/opt/mw/lib" "$root/program"
-  local code=$?
-  rm -rf "$root"
-  return $code
+  local root=$1 flags
+  make --no-print-directory install DESTDIR="$root" PREFIX=/opt/mw || return 1
+  [ -e "$root/opt/mw/lib/libmultiworld.so.1" ] && [ -e "$root/opt/mw/lib/libmultiworld.so" ] || return 1
+  tests/extract.sh README.md >"$root/hello.c" || return 1
+  if command -v pkg-config >/dev/null; then
+    flags=$(PKG_CONFIG_PATH=$root/opt/mw/lib/pkgconfig pkg-config --define-variable=prefix="$root/opt/mw" \
+      --cflags --libs multiworld) || return 1
+  else
+    flags="-I$root/opt/mw/include -L$root/opt/mw/lib -lmultiworld"
+  fi
+  # shellcheck disable=SC2086 # several words
+  "$CC" "$root/hello.c" -o "$root/hello" $flags || return 1
+  LD_LIBRARY_PATH=$root/opt/mw/lib MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" "$root/hello"
 }
 export -f installed
-check install bash -c installed
+root=$(mktemp -d) || exit 1
+trap 'rm -rf "$root"' EXIT
+have pkg-config || skip "install through pkg-config" "pkg-config is not installed"
+check install bash -c 'installed "$0"' "$root"
 
-export MW_IFNAME=lo
 for transport in shm tcp; do
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)
@@ -99,8 +135,9 @@ for transport in shm tcp; do
   done
   check "c_examples/elastic_pipeline $transport" \
     env MW_TRANSPORT=$transport build/examples/elastic_pipeline --requests 3000 README.md
+  check "README quick start $transport" env MW_TRANSPORT=$transport \
+    MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" build/tests/quick_start
 done
-check "README quick start" env MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" build/tests/quick_start
 
 # Facilities that old kernels and containers lack must have a substitute that works.
 for missing in futex_waitv robust cma memfd futex_waitv,robust,cma,memfd; do
@@ -117,27 +154,60 @@ refuses() {
 export -f refuses
 check "elastic_pipeline refuses an unknown option" bash -c 'refuses --nonsense'
 check "elastic_pipeline refuses a bad number" bash -c 'refuses --requests twelve'
+check "elastic_pipeline refuses a missing number" bash -c 'refuses --requests'
 check "elastic_pipeline refuses a missing input" bash -c 'refuses /does/not/exist'
 
-# Memory errors in the C tests, and in the library as far as malloc and free show them.
-if echo 'int main(void){return 0;}' | "$CC" -fsanitize=address,undefined -xc - -o build/probe 2>/dev/null; then
+# Ctrl-C ends the demonstration and everything it started, at once and with the signal's exit code.
+interrupted() {
+  local pid code=0 start=$SECONDS mine process name group stat
+  build/examples/elastic_pipeline README.md &
+  pid=$!
+  sleep 2
+  kill -INT $pid
+  wait $pid || code=$?
+  [ $code -eq 130 ] || { echo "exit code $code in place of 130"; return 1; }
+  [ $((SECONDS - start)) -lt 10 ] || { echo "took $((SECONDS - start)) s"; return 1; }
+  sleep 0.5
+  read -r _ _ _ _ mine _ <"/proc/$$/stat"
+  for stat in /proc/[0-9]*/stat; do
+    read -r process name _ _ group _ 2>/dev/null <"$stat" || continue
+    [ "$name" != "(elastic_pipelin)" ] || [ "$group" != "$mine" ] || { echo "left running: $process"; return 1; }
+  done
+}
+export -f interrupted
+check "elastic_pipeline ends with Ctrl-C" bash -c interrupted
+
+# Memory errors and leaks. Under sanitizers the C tests are instrumented; of the library they see every
+# allocation, and LeakSanitizer whether anything still points to it. Threads and tables of the library live as
+# long as the process and are reachable, so nothing has to be suppressed.
+probe='#include <stdlib.h>
+int main(void) { return 0; }'
+if echo "$probe" | "$CC" -fsanitize=address,undefined -xc - -o build/probe 2>/dev/null; then
+  leaks=1
+  if ! ASAN_OPTIONS=detect_leaks=1 build/probe 2>/dev/null; then
+    leaks=0
+    skip "tests/c leaks" "LeakSanitizer is not allowed to look at processes here"
+  fi
   check "build with sanitizers" make --no-print-directory asan-tests
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)
-    # Threads of the library live as long as the process; what they own is no leak.
-    check "tests/c/$name sanitizers" env ASAN_OPTIONS=detect_leaks=0 build/asan/"$name"
+    check "tests/c/$name sanitizers" env ASAN_OPTIONS=detect_leaks=$leaks build/asan/"$name"
   done
 else
   skip "tests/c sanitizers" "the compiler has none"
 fi
-if command -v valgrind >/dev/null; then
+# Valgrind sees the library's own reads and writes as well. It calls memory "possibly lost" that only an
+# inner pointer reaches, which is how Rust's hash tables and shared pointers hold theirs; LeakSanitizer, above,
+# counts these pointers.
+if have valgrind; then
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)
     check "tests/c/$name valgrind" env QUICK=1 valgrind --quiet --fair-sched=yes --error-exitcode=9 \
-      --leak-check=full --errors-for-leak-kinds=definite build/tests/"$name"
+      --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite build/tests/"$name"
   done
 else
   skip "tests/c valgrind" "valgrind is not installed"
 fi
 
+echo "all checks took $(since "$begin") s"
 exit $failed

@@ -1,7 +1,7 @@
 //! The C API: translation only, one file per C type. `include/multiworld.h` is generated from these files.
 //!
 //! Every exported function checks its arguments, converts them, makes one call into the layers below and
-//! converts the answer back, all inside [`boundary::guard`], which turns errors into result codes and keeps
+//! converts the answer back, all inside `boundary::guard`, which turns errors into result codes and keeps
 //! panics on this side. Enumerators arrive as plain integers (the `Raw...` aliases, which the header shows
 //! under the enum's name) because an integer that C passes need not be an enumerator.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Whoever notices that something became of a world publishes an [`Event`]. It goes into the queue, where the
 //! application fetches it when it likes, and to the callback of its world where one is set (see
-//! [`callbacks`](super::callbacks)). An application that never looks loses the oldest events, not memory.
+//! [`callbacks`]). An application that never looks loses the oldest events, not memory.
 
 use super::callbacks;
 use crate::error::{Code, Error, Result};

@@ -58,8 +58,13 @@ impl World {
         };
         let bytes = call.count.checked_mul(call.dtype.size()).and_then(|b| b.checked_mul(ranks as usize));
         if bytes.is_none_or(|b| b > isize::MAX as usize) {
+            let name = match call.kind {
+                OpKind::AllGather => "sendcount",
+                OpKind::ReduceScatter => "recvcount",
+                _ => "count",
+            };
             return Err(Error::argument(format!(
-                "count: {} x {} is more than an address space holds",
+                "{name}: {} x {} is more than an address space holds",
                 call.count,
                 call.dtype.name()
             )));

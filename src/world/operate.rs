@@ -86,10 +86,10 @@ impl World {
         }
     }
 
-    /// Operations that wait for a member that has left will never be done.
+    /// Operations that wait for a member that has left will never be done. In a world that has ended they get the
+    /// world's error from whoever waits for them: its members leave because it has ended, and that is not the reason.
     pub(super) fn settle_leavers(&self) {
-        if self.state() != State::Active {
-            // Everything here ends with the world's own error.
+        if !matches!(self.state(), State::Active | State::Finalized) {
             return;
         }
         for rank in 0..self.nranks() {

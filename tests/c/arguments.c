@@ -48,6 +48,7 @@ static void bad_world(mwWorld_t bad) {
   stats.size = sizeof stats;
   CHECK(mwGetLastError(bad) != NULL);
   CHECK_REFUSED("world", mwWorldSplit(bad, 0, 0, &child, NULL));
+  CHECK(child == NULL); /* The one effect that a failed split has. */
   CHECK_REFUSED("world", mwWorldRevoke(bad));
   CHECK_REFUSED("world", mwWorldAbort(bad));
   CHECK_REFUSED("world", mwWorldFinalize(bad));
@@ -76,7 +77,7 @@ static void bad_world(mwWorld_t bad) {
   CHECK_REFUSED("world", mwRedOpDestroy(op, bad));
   CHECK_REFUSED("world", mwWorldSetCallback(bad, NULL, NULL));
   /* No effect at all. */
-  CHECK(number == 77 && count == 1 && epoch == 77 && child == alone && op == mwSum);
+  CHECK(number == 77 && count == 1 && epoch == 77 && op == mwSum);
   CHECK(strcmp(name, "unchanged") == 0 && out[0] == 5);
   STILL_WORKS();
 }
@@ -142,6 +143,14 @@ static void bad_handles(void) {
   }
 }
 
+/* Refused, and the handle is NULL, which is the one effect that a failed join has. */
+#define NOT_JOINED(handle, argument, call) \
+  do {                                     \
+    (handle) = alone;                      \
+    CHECK_REFUSED(argument, call);         \
+    CHECK((handle) == NULL);               \
+  } while (0)
+
 static void joining(void) {
   mwWorld_t world = alone, many[2] = {alone, alone};
   mwConfig_t config = MW_CONFIG_INITIALIZER;
@@ -150,55 +159,58 @@ static void joining(void) {
   memset(name, 'x', sizeof name);
   name[MW_WORLD_NAME_BYTES] = '\0';
   CHECK_REFUSED("world", mwWorldInit(NULL, "name", 1, 0, NULL));
-  CHECK_REFUSED("name", mwWorldInit(&world, NULL, 1, 0, NULL));
-  CHECK_REFUSED("name", mwWorldInit(&world, "", 1, 0, NULL));
-  CHECK_REFUSED("name", mwWorldInit(&world, name, 1, 0, NULL));
-  CHECK_REFUSED("nranks", mwWorldInit(&world, "name", 0, 0, NULL));
-  CHECK_REFUSED("nranks", mwWorldInit(&world, "name", -1, 0, NULL));
-  CHECK_REFUSED("rank", mwWorldInit(&world, "name", 2, -1, NULL));
-  CHECK_REFUSED("rank", mwWorldInit(&world, "name", 2, 2, NULL));
+  NOT_JOINED(world, "name", mwWorldInit(&world, NULL, 1, 0, NULL));
+  NOT_JOINED(world, "name", mwWorldInit(&world, "", 1, 0, NULL));
+  NOT_JOINED(world, "name", mwWorldInit(&world, name, 1, 0, NULL));
+  NOT_JOINED(world, "nranks", mwWorldInit(&world, "name", 0, 0, NULL));
+  NOT_JOINED(world, "nranks", mwWorldInit(&world, "name", -1, 0, NULL));
+  NOT_JOINED(world, "rank", mwWorldInit(&world, "name", 2, -1, NULL));
+  NOT_JOINED(world, "rank", mwWorldInit(&world, "name", 2, 2, NULL));
 
   memset(&id, 0, sizeof id);
-  CHECK_REFUSED("id", mwWorldInitRank(&world, 1, id, 0, NULL));
+  NOT_JOINED(world, "id", mwWorldInitRank(&world, 1, id, 0, NULL));
   memset(&id, 0xff, sizeof id);
-  CHECK_REFUSED("id", mwWorldInitRank(&world, 1, id, 0, NULL));
+  NOT_JOINED(world, "id", mwWorldInitRank(&world, 1, id, 0, NULL));
   CHECK_OK(mwGetUniqueId(&id));
   CHECK_REFUSED("world", mwWorldInitRank(NULL, 1, id, 0, NULL));
-  CHECK_REFUSED("nranks", mwWorldInitRank(&world, 0, id, 0, NULL));
-  CHECK_REFUSED("rank", mwWorldInitRank(&world, 1, id, -1, NULL));
-  CHECK_REFUSED("rank", mwWorldInitRank(&world, 1, id, 1, NULL));
+  NOT_JOINED(world, "nranks", mwWorldInitRank(&world, 0, id, 0, NULL));
+  NOT_JOINED(world, "rank", mwWorldInitRank(&world, 1, id, -1, NULL));
+  NOT_JOINED(world, "rank", mwWorldInitRank(&world, 1, id, 1, NULL));
 
   CHECK_REFUSED("worlds", mwWorldInitAll(NULL, 1, NULL));
   CHECK_REFUSED("nranks", mwWorldInitAll(many, 0, NULL));
   CHECK_REFUSED("nranks", mwWorldInitAll(many, -2, NULL));
+  CHECK(many[0] == alone && many[1] == alone); /* No ranks, no handles. */
 
   config.size = 3;
-  CHECK_REFUSED("size", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "size", mwWorldInitAll(many, 1, &config));
   config.size = sizeof config;
   config.magic = 0x12345678;
-  CHECK_REFUSED("magic", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "magic", mwWorldInitAll(many, 1, &config));
   config.magic = MW_CONFIG_MAGIC;
   config.transport = "pigeon";
-  CHECK_REFUSED("transport", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "transport", mwWorldInitAll(many, 1, &config));
   config.transport = NULL;
   config.store = "pigeon://roof";
-  CHECK_REFUSED("store", mwWorldInit(&world, "name", 1, 0, &config));
+  NOT_JOINED(world, "store", mwWorldInit(&world, "name", 1, 0, &config));
   config.store = NULL;
   config.timeoutMs = -5;
-  CHECK_REFUSED("timeoutMs", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "timeoutMs", mwWorldInitAll(many, 1, &config));
   config.timeoutMs = MW_CONFIG_UNDEF_INT;
   config.joinTimeoutMs = -5;
-  CHECK_REFUSED("joinTimeoutMs", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "joinTimeoutMs", mwWorldInitAll(many, 1, &config));
   config.joinTimeoutMs = MW_CONFIG_UNDEF_INT;
   config.heartbeatIntervalMs = 0;
-  CHECK_REFUSED("heartbeatIntervalMs", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "heartbeatIntervalMs", mwWorldInitAll(many, 1, &config));
   config.heartbeatIntervalMs = MW_CONFIG_UNDEF_INT;
   config.heartbeatTimeoutMs = -1;
-  CHECK_REFUSED("heartbeatTimeoutMs", mwWorldInitAll(many, 1, &config));
+  NOT_JOINED(many[0], "heartbeatTimeoutMs", mwWorldInitAll(many, 1, &config));
+
+  CHECK(many[1] == alone); /* Not one of the one rank. */
+  NOT_JOINED(many[1], "heartbeatTimeoutMs", mwWorldInitAll(many, 2, &config));
 
   CHECK_REFUSED("newworld", mwWorldSplit(alone, 0, 0, NULL, NULL));
-  CHECK_REFUSED("color", mwWorldSplit(alone, -7, 0, &world, NULL));
-  CHECK(world == alone && many[0] == alone && many[1] == alone);
+  NOT_JOINED(world, "color", mwWorldSplit(alone, -7, 0, &world, NULL));
   STILL_WORKS();
 }
 
@@ -335,15 +347,41 @@ static void buffers(void) {
 static void groups(void) {
   int32_t in = 5, out = 0;
   mwRequest_t request = new_request(), list[2] = {NULL, NULL};
+  mwWorld_t none = alone;
   int index = -1;
   CHECK_RESULT(mwInvalidUsage, mwGroupEnd());
   CHECK_RESULT(mwInvalidUsage, mwGroupSubmit(&list[0]));
   CHECK(list[0] == NULL);
   STILL_WORKS();
 
-  /* A bad call within a group is refused on the spot, and the good ones are carried out. */
+  /* A bad call within a group is refused on the spot, and then the group as a whole: nothing of it is started. */
   CHECK_OK(mwGroupStart());
+  CHECK_OK(mwAllReduce(&in, &out, 1, mwInt32, mwSum, alone, NULL));
   CHECK_REFUSED("peer", mwSend(&in, 1, mwInt32, 9, alone, NULL));
+  CHECK_REFUSED("world", mwBarrier(NULL, NULL));
+  CHECK_OK(mwAllReduce(&in, &out, 1, mwInt32, mwSum, alone, NULL));
+  CHECK_REFUSED("peer", mwGroupEnd()); /* the first error */
+  CHECK(out == 0);
+  CHECK_RESULT(mwInvalidUsage, mwGroupEnd()); /* closed all the same */
+  STILL_WORKS();
+
+  /* The same for mwGroupSubmit, from within an inner group. */
+  CHECK_OK(mwGroupStart());
+  CHECK_OK(mwGroupStart());
+  CHECK_REFUSED("datatype", mwAllReduce(&in, &out, 1, mwNumTypes, mwSum, alone, NULL));
+  CHECK_OK(mwGroupEnd());
+  CHECK_OK(mwAllReduce(&in, &out, 1, mwInt32, mwSum, alone, NULL));
+  list[0] = request;
+  CHECK_REFUSED("datatype", mwGroupSubmit(&list[0]));
+  CHECK(list[0] == NULL && out == 0);
+  CHECK_RESULT(mwInvalidUsage, mwGroupEnd());
+  STILL_WORKS();
+
+  /* What is no operation has no place in a group, but does not spoil it. */
+  CHECK_OK(mwGroupStart());
+  CHECK_RESULT(mwInvalidUsage, mwWorldDestroy(alone));
+  CHECK_RESULT(mwInvalidUsage, mwWorldInitAll(&none, 1, NULL));
+  CHECK(none == NULL);
   CHECK_REFUSED("request", mwGroupSubmit(NULL));
   CHECK_OK(mwSend(&in, 1, mwInt32, 0, alone, NULL));
   CHECK_OK(mwRecv(&out, 1, mwInt32, 0, alone, NULL));

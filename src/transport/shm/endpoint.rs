@@ -3,7 +3,6 @@
 use super::ring::{FIRST, Fragment, MORE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
 use super::segment::Segment;
 use crate::sync::Arc;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
