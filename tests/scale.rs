@@ -225,7 +225,13 @@ fn ten_rounds(transport: &str) {
         let joined = order(&mut ranks, &format!("join {transport}-{round} {WORLDS}"));
         let used = order(&mut ranks, "use");
         if round == 1 {
-            println!("      standing: {:?}", used);
+            println!("      standing: {used:?}");
+            if transport == "shm" {
+                assert!(
+                    used.iter().all(|u| u.descriptors < WORLDS as u64),
+                    "shared memory needs no descriptors"
+                );
+            }
         }
         let left = order(&mut ranks, "destroy");
         let max = |u: &[Usage], f: fn(&Usage) -> u64| u.iter().map(f).max().expect("two ranks");
@@ -241,10 +247,12 @@ fn ten_rounds(transport: &str) {
         if round == 2 {
             second = left;
         } else if round == 10 {
-            for (then, now) in second.iter().zip(&left) {
+            // What may still grow is bounded: events that nobody fetches, and at rank 0 the store's memory of
+            // deleted keys.
+            for ((then, now), allowed) in second.iter().zip(&left).zip([6 << 10, 2 << 10]) {
                 assert_eq!(now.descriptors, then.descriptors, "descriptors leak");
                 assert_eq!(now.threads, then.threads, "threads leak");
-                assert!(now.rss_kib < then.rss_kib + 8192, "memory leaks: {then:?}, {now:?}");
+                assert!(now.rss_kib < then.rss_kib + allowed, "memory leaks: {then:?}, {now:?}");
             }
         }
     }
