@@ -4,13 +4,13 @@ use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
-/// A mapping shared between processes. Zeroed when created; its size can never change.
+/// A mapping shared between processes. Zeroed when created; its size can never change. It keeps no descriptor: a
+/// process in hundreds of worlds has hundreds of mappings.
 #[derive(Debug)]
 pub struct SharedMemory {
-    fd: OwnedFd,
     base: NonNull<u8>,
     len: usize,
 }
@@ -42,9 +42,10 @@ fn unnamed_file() -> io::Result<OwnedFd> {
 }
 
 impl SharedMemory {
-    /// New zeroed memory of `len` bytes (pages are taken when they are touched). With `use_memfd` false, or where
+    /// New zeroed memory of `len` bytes (pages are taken when they are touched), and the descriptor to send to
+    /// the peers that will map it. With `use_memfd` false, or where
     /// memfd_create does not work, an unnamed file in /dev/shm serves.
-    pub fn create(name: &CStr, len: usize, use_memfd: bool) -> Result<SharedMemory> {
+    pub fn create(name: &CStr, len: usize, use_memfd: bool) -> Result<(SharedMemory, OwnedFd)> {
         static SAID: AtomicBool = AtomicBool::new(false);
         let fd = match if use_memfd { memfd(name) } else { Err(io::ErrorKind::Unsupported.into()) } {
             Ok(fd) => fd,
@@ -69,7 +70,7 @@ impl SharedMemory {
                 libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
             );
         }
-        SharedMemory::map(fd, len)
+        Ok((SharedMemory::map(&fd, len)?, fd))
     }
 
     /// Maps memory that a peer sent. Fails when it is not exactly `len` bytes.
@@ -86,11 +87,11 @@ impl SharedMemory {
                 "a peer sent {size} bytes of shared memory instead of {len}"
             )));
         }
-        SharedMemory::map(fd, len)
+        SharedMemory::map(&fd, len)
     }
 
-    fn map(fd: OwnedFd, len: usize) -> Result<SharedMemory> {
-        // SAFETY: a fresh mapping chosen by the kernel, of a descriptor we own.
+    fn map(fd: &OwnedFd, len: usize) -> Result<SharedMemory> {
+        // SAFETY: a fresh mapping chosen by the kernel, of an open descriptor.
         let p = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -108,7 +109,7 @@ impl SharedMemory {
         // A forked child must not be able to disturb the parent's worlds.
         // SAFETY: exactly the mapping just made.
         unsafe { libc::madvise(p, len, libc::MADV_DONTFORK) };
-        Ok(SharedMemory { fd, base, len })
+        Ok(SharedMemory { base, len })
     }
 
     /// First byte; page-aligned.
@@ -124,11 +125,6 @@ impl SharedMemory {
     /// Never: the size is at least one byte.
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// The descriptor to send to a peer.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 
@@ -146,8 +142,7 @@ mod tests {
     #[test]
     fn both_kinds_are_shared_and_checked_for_size() {
         for use_memfd in [true, false] {
-            let a = SharedMemory::create(c"mw-test", 8192, use_memfd).unwrap();
-            let fd = a.fd().try_clone_to_owned().unwrap();
+            let (a, fd) = SharedMemory::create(c"mw-test", 8192, use_memfd).unwrap();
             assert!(SharedMemory::open(fd.try_clone().unwrap(), 4096).is_err());
             let b = SharedMemory::open(fd, 8192).unwrap();
             // SAFETY: both mappings are 8192 bytes long and only this thread uses them.

@@ -19,7 +19,7 @@ use super::memory::SharedMemory;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mwalive1");
 const HEADER: usize = 128;
@@ -53,6 +53,7 @@ struct Head {
 /// The owner's side: exists once per process.
 pub struct Liveness {
     page: SharedMemory,
+    fd: OwnedFd,
     /// Never freed: the kernel reads it when the owning thread ends.
     head: &'static Head,
     tid: u32,
@@ -77,7 +78,7 @@ impl Liveness {
     /// Makes the calling thread the one whose end marks the slots; it must live as long as the process. With
     /// `robust` false no list is registered: the page then only carries the heartbeat.
     pub fn adopt_thread(use_memfd: bool, robust: bool) -> Result<Liveness> {
-        let page = SharedMemory::create(c"multiworld-liveness", LEN, use_memfd)?;
+        let (page, fd) = SharedMemory::create(c"multiworld-liveness", LEN, use_memfd)?;
         let head: &'static Head = Box::leak(Box::new(Head {
             next: AtomicUsize::new(0),
             offset: std::mem::offset_of!(Slot, word) as libc::c_long,
@@ -97,7 +98,7 @@ impl Liveness {
         }
         header(&page).magic.store(MAGIC, Ordering::Release);
         let tid = if robust { super::process::tid() } else { 0 };
-        Ok(Liveness { page, head, tid, free: Mutex::new((Vec::new(), 0)) })
+        Ok(Liveness { page, fd, head, tid, free: Mutex::new((Vec::new(), 0)) })
     }
 
     /// A slot for one watcher; `None` when there are none left or none work.
@@ -126,7 +127,7 @@ impl Liveness {
 
     /// The descriptor for watchers.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.page.fd()
+        self.fd.as_fd()
     }
 
     /// A sign of life.

@@ -362,6 +362,11 @@ impl Watchdog {
         }
     }
 
+    /// Closes the descriptor of a world's shared memory: every member here has mapped it.
+    pub fn forget_segment(&self, world: (WorldId, u64)) {
+        self.segments.lock().remove(&world);
+    }
+
     /// Waits for a data connection that another member dials.
     pub fn await_data(
         &self,

@@ -65,6 +65,8 @@ impl World {
             world.abort();
             return Err(world_error(&world, e));
         }
+        // Everybody has met, so everybody here has mapped it.
+        w.forget_segment((world.id, world.epoch));
         world.joined.store(true, Ordering::Release);
         Ok(world)
     }
@@ -172,14 +174,13 @@ impl World {
             let fd = w.await_segment(world, deadline, broken)?;
             return Segment::open(fd, members).map(Some);
         }
-        let segment = Segment::create(members, w.facilities().memfd)?;
+        let (segment, fd) = Segment::create(members, w.facilities().memfd)?;
         let mut told = Vec::new();
         for r in &local[1..] {
             let process = self.members[*r].process;
             if !told.contains(&process) {
                 told.push(process);
-                let fd = segment.fd().try_clone_to_owned();
-                let fd = fd.map_err(|e| Error::system("duplicating a descriptor", &e))?;
+                let fd = fd.try_clone().map_err(|e| Error::system("duplicating a descriptor", &e))?;
                 w.share_segment(&process, world, fd)?;
             }
         }

@@ -15,7 +15,7 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, OnceLock};
 use crate::sys::memory::SharedMemory;
 use crate::sys::process;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mwsegm01");
 const HEADER: usize = 128;
@@ -84,14 +84,14 @@ impl Segment {
         Ok((rings_at, cells_at, cells_at + n * n * CELLS as usize * CELL))
     }
 
-    /// A new one.
-    pub fn create(members: u32, use_memfd: bool) -> Result<Arc<Segment>> {
+    /// A new one, and the descriptor to send to the other members.
+    pub fn create(members: u32, use_memfd: bool) -> Result<(Arc<Segment>, OwnedFd)> {
         let (rings_at, cells_at, len) = Segment::layout(members)?;
-        let memory = SharedMemory::create(c"multiworld", len, use_memfd)?;
+        let (memory, fd) = SharedMemory::create(c"multiworld", len, use_memfd)?;
         let s = Segment { memory, members, rings_at, cells_at };
         s.header().members.store(members, Ordering::Relaxed);
         s.header().magic.store(MAGIC, Ordering::Release);
-        Ok(Arc::new(s))
+        Ok((Arc::new(s), fd))
     }
 
     /// Maps one that a peer created.
@@ -103,11 +103,6 @@ impl Segment {
             return Err(Error::internal("a peer's shared memory is not laid out as expected"));
         }
         Ok(Arc::new(s))
-    }
-
-    /// The descriptor to send to the other members.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.memory.fd()
     }
 
     /// Members it is laid out for.

@@ -6,7 +6,7 @@ use crate::transport::Endpoint;
 
 /// Two ends in one process.
 pub fn pair(direct: bool) -> (ShmEndpoint, ShmEndpoint) {
-    let segment = Segment::create(2, true).unwrap();
+    let (segment, _) = Segment::create(2, true).unwrap();
     let wiring = |me, peer| Wiring { segment: segment.clone(), me, peer, direct, doorbell: None };
     segment.introduce(0);
     segment.introduce(1);
