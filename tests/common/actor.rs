@@ -319,10 +319,20 @@ fn stream(w: &World, name: &str, sends: bool, peer: u32, len: usize) {
     }
 }
 
-/// Groups of messages to and from everybody in two worlds until that fails. The second world stays whole: what was
-/// exchanged there arrives although the group fails.
+/// Groups of messages to and from everybody in two worlds until that fails in the first. The second world stays whole:
+/// what was exchanged there arrives although the group fails.
 fn group(worlds: &[Arc<World>; 2], name: &str) {
+    let [fragile, whole] = worlds;
+    let mut error = None;
     for round in 0.. {
+        // All of the second world do the same number of rounds.
+        let broken = [u8::from(error.is_some())];
+        let mut all = vec![0; whole.nranks() as usize];
+        whole.run(&collective(OpKind::AllGather, &broken, &mut all, 1, 0)).expect("the other world lives");
+        if all.contains(&1) {
+            let e = error.unwrap_or_else(|| fragile.run(&barrier()).expect_err("a world without the victim"));
+            return over(fragile, name, &e);
+        }
         let mut incoming = Vec::new();
         let mut outgoing = Vec::new();
         for w in worlds {
@@ -334,14 +344,9 @@ fn group(worlds: &[Arc<World>; 2], name: &str) {
         let mut calls: Vec<(Arc<World>, Call)> = Vec::new();
         calls.extend(incoming.iter_mut().map(|(w, p, data)| (w.clone(), recv(data, *p))));
         calls.extend(outgoing.iter().map(|(w, p, data)| (w.clone(), send(data, *p))));
-        let result = Request::submit(calls, false).wait(None).expect("operations have deadlines");
-        let whole = |w: &Arc<World>| result.is_ok() || Arc::ptr_eq(w, &worlds[1]);
-        for (w, peer, data) in incoming.iter().filter(|(w, ..)| whole(w)) {
+        error = Request::submit(calls, false).wait(None).expect("operations have deadlines").err();
+        for (w, peer, data) in incoming.iter().filter(|(w, ..)| error.is_none() || Arc::ptr_eq(w, whole)) {
             assert!(*data == pattern(*peer as usize, round, 30_000), "{}: wrong bytes in {round}", w.name());
-        }
-        if let Err(e) = result {
-            worlds[1].run(&barrier()).expect("the other world lives");
-            return over(&worlds[0], name, &e);
         }
         if round == 0 {
             say(&format!("{name} going"));
