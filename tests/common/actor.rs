@@ -98,7 +98,7 @@ impl Actor {
                 let w = self.worlds.lock().unwrap().remove(name).expect("a world");
                 answer(name, "destroyed", w.destroy());
             }
-            "events" => self.report(name),
+            "events" => self.report(name, number(2)),
             "failed" => say(&format!("{name} {:?}", self.world(name).failed_ranks())),
             "fork" => fork(&self.world(name), name),
             "where" => {
@@ -199,13 +199,19 @@ impl Actor {
         }
     }
 
-    /// All events about a world so far, in order.
-    fn report(&self, name: &str) {
-        let events = self.events.lock().unwrap();
-        let mine = events.iter().filter(|e| &*e.world_name == name);
-        let said: Vec<String> =
-            mine.map(|e| format!("{:?}({})", e.kind, e.rank.map_or(-1, i64::from))).collect();
-        say(&format!("{name} {}", said.join(" ")));
+    /// All events about a world, in order, once there are so many: an event may come later than the error that an
+    /// operation returns.
+    fn report(&self, name: &str, count: usize) {
+        let mut events = self.events.lock().unwrap();
+        loop {
+            let mine = events.iter().filter(|e| &*e.world_name == name);
+            let mine: Vec<String> =
+                mine.map(|e| format!("{:?}({})", e.kind, e.rank.map_or(-1, i64::from))).collect();
+            if mine.len() >= count {
+                return say(&format!("{name} {}", mine.join(" ")));
+            }
+            events = self.arrived.wait(events).unwrap();
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Cast {
     sockets: Vec<String>,
     temp: PathBuf,
     worlds: usize,
+    /// With the events that there were.
+    buried: Vec<(String, String)>,
 }
 
 impl Cast {
@@ -60,7 +62,16 @@ impl Cast {
         ];
         env.extend(extra.iter().map(|(k, v)| (k.to_string(), v.to_string())));
         let dice = Dice::new();
-        let mut c = Cast { survivors: Vec::new(), dice, env, token, sockets: Vec::new(), temp, worlds: 0 };
+        let mut c = Cast {
+            survivors: Vec::new(),
+            dice,
+            env,
+            token,
+            sockets: Vec::new(),
+            temp,
+            worlds: 0,
+            buried: Vec::new(),
+        };
         c.survivors = (0..survivors).map(|_| c.start()).collect();
         c.each(|_, me| format!("join bystanders {survivors} {me}"));
         c.all_say("bystanders", "joined");
@@ -130,11 +141,16 @@ impl Cast {
         }
     }
 
-    /// Every survivor destroys a world, and has had exactly these events about it.
+    /// Every survivor destroys a world, and has exactly these events about it, now and when everything is over.
     pub fn bury(&mut self, world: &str, events: &str) {
         self.each(|_, _| format!("destroy {world}"));
         self.all_say(world, "destroyed");
-        self.each(|_, _| format!("events {world}"));
+        self.all_had(world, events);
+        self.buried.push((world.to_string(), events.to_string()));
+    }
+
+    fn all_had(&mut self, world: &str, events: &str) {
+        self.each(|_, _| format!("events {world} {}", events.split_whitespace().count()));
         self.all_say(world, events);
     }
 
@@ -145,6 +161,10 @@ impl Cast {
 
     /// Everybody ends in good order; nothing is left of anybody.
     pub fn end(mut self) {
+        for (world, events) in std::mem::take(&mut self.buried) {
+            self.all_had(&world, &events);
+        }
+        self.all_had("bystanders", "");
         self.survivors[0].tell("stop");
         for s in &mut self.survivors {
             let said = s.hear_of("bystanders");
