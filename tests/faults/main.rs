@@ -3,7 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod joining;
+mod mismatches;
 mod operations;
+mod processes;
 
 #[test]
 fn rank() {
