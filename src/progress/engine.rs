@@ -15,6 +15,9 @@ use crate::types::{Fingerprint, OpKind, Reduction};
 use std::collections::VecDeque;
 use std::time::Instant;
 
+/// Collectives that are remembered for the sake of error messages.
+const REMEMBERED: usize = 32;
+
 /// Index of an unfinished operation.
 pub type TaskId = usize;
 
@@ -110,6 +113,8 @@ pub struct Engine {
     running: usize,
     collective: Option<TaskId>,
     collectives: u32,
+    /// The latest ones: a rank that has nothing to receive in a collective learns only later what the others called.
+    called: VecDeque<Fingerprint>,
     self_sends: VecDeque<(SendMsg, TaskId)>,
     self_recvs: VecDeque<(RecvMsg, TaskId)>,
     tuning: Tuning,
@@ -139,6 +144,7 @@ impl Engine {
             running: 0,
             collective: None,
             collectives: 0,
+            called: VecDeque::new(),
             self_sends: VecDeque::new(),
             self_recvs: VecDeque::new(),
             tuning: Tuning::default(),
@@ -194,6 +200,10 @@ impl Engine {
                 Operation::Collective { shape, input, output, ref mut fp } => {
                     fp.seq = self.collectives;
                     self.collectives = self.collectives.wrapping_add(1);
+                    if self.called.len() == REMEMBERED {
+                        self.called.pop_front();
+                    }
+                    self.called.push_back(*fp);
                     let plan = Plan::new(&shape, &self.tuning);
                     let mut scratch = std::mem::take(&mut self.scratch);
                     if scratch.len() < plan.scratch_len() {
@@ -361,7 +371,8 @@ impl Engine {
             match c.progress(&mut finished) {
                 Ok(m) => moved |= m,
                 Err(e) => {
-                    trouble = Some(explain(peer, c.expected(), e));
+                    let expected = c.expected();
+                    trouble = Some(explain(peer, contradicted(&self.called, expected, &e), e));
                 }
             }
             if c.is_idle() {
@@ -505,6 +516,20 @@ impl Engine {
     /// Takes the endpoints out, for whoever has to keep them until the peers have read everything.
     pub fn dismantle(&mut self) -> Vec<Box<dyn Endpoint>> {
         std::mem::take(&mut self.channels).into_iter().flatten().map(Channel::into_endpoint).collect()
+    }
+}
+
+/// What the peer contradicts: usually the receive at the head, but a call of old if it speaks of that one.
+fn contradicted(
+    called: &VecDeque<Fingerprint>,
+    expected: Option<(Fingerprint, usize)>,
+    e: &EndpointError,
+) -> Option<(Fingerprint, usize)> {
+    let EndpointError::Mismatch { theirs, .. } = e else { return expected };
+    let old = called.iter().find(|fp| theirs.kind != OpKind::PointToPoint && fp.seq == theirs.seq);
+    match (old, expected) {
+        (Some(fp), Some((_, len))) if fp != theirs => Some((*fp, len)),
+        _ => expected,
     }
 }
 

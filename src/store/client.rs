@@ -92,7 +92,10 @@ impl Client {
     pub fn connect_to(addr: SocketAddr, key_id: KeyId, secret: &Secret, deadline: Instant) -> Result<Client> {
         let mut pause = Duration::from_millis(2);
         loop {
-            let mut stream = socket::connect_tcp(addr, deadline)?;
+            let mut stream = socket::connect_tcp(addr, deadline).map_err(|e| match e.code {
+                Code::Remote => Error { code: Code::System, ..e },
+                _ => e,
+            })?;
             match auth::dial(&mut stream, key_id, secret, Purpose::Store, b"", deadline) {
                 Ok(_) => return Client::over(addr, stream),
                 // Hung up on in the middle: the store is shedding strangers, or is only just starting or

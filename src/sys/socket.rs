@@ -81,8 +81,21 @@ pub fn is_exhausted(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// Why connecting failed: `Code::Remote` where the other side is to blame, so that nobody is held responsible for
+/// descriptors that ran out here.
+fn unreachable(what: &str, e: &io::Error) -> Error {
+    let code = match e.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => Code::Remote,
+        _ => Code::System,
+    };
+    Error { code, ..Error::system(what, e) }
+}
+
 /// Connects, blocking until `deadline` at most. The stream is blocking and without Nagle's delay.
-/// `Code::Timeout` when the deadline passed, else `Code::System`.
+/// `Code::Timeout` when the deadline passed, `Code::Remote` when nobody listens there, else `Code::System`.
 pub fn connect_tcp(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
     let what = format!("connecting to {addr}");
     let left = deadline.saturating_duration_since(Instant::now());
@@ -94,22 +107,22 @@ pub fn connect_tcp(addr: SocketAddr, deadline: Instant) -> Result<TcpStream> {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => {
             return Err(Error::timeout(format!("{what}: no answer in time")));
         }
-        Err(e) => return Err(Error::system(&what, &e)),
+        Err(e) => return Err(unreachable(&what, &e)),
     };
     // A port out of the ephemeral range that nobody listens on can be picked for this end as well, and then
     // TCP connects the socket to itself.
     if stream.local_addr().ok() == Some(addr) {
-        return Err(Error::system(&what, &io::Error::from(io::ErrorKind::ConnectionRefused)));
+        return Err(unreachable(&what, &io::Error::from(io::ErrorKind::ConnectionRefused)));
     }
     stream.set_nodelay(true).map_err(|e| Error::system(&what, &e))?;
     Ok(stream)
 }
 
-/// Connects to an abstract Unix address, waiting until `deadline` at most for a place in its backlog. The
-/// stream is blocking.
+/// Connects to an abstract Unix address, waiting until `deadline` at most for a place in its backlog. The stream
+/// is blocking. Errors as with [`connect_tcp`].
 pub fn connect_abstract(name: &[u8], deadline: Instant) -> Result<UnixStream> {
     let what = || format!("connecting to @{}", String::from_utf8_lossy(name));
-    let fail = |e: io::Error| Error::system(&what(), &e);
+    let fail = |e: io::Error| unreachable(&what(), &e);
     let (addr, len) = abstract_addr(name).map_err(fail)?;
     // std's connect would wait without limit for a full backlog.
     // SAFETY: takes no pointers.
@@ -276,7 +289,7 @@ mod tests {
     fn a_closed_port_refuses_at_once() {
         let addr = listen_tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap().local_addr().unwrap();
         let begin = Instant::now();
-        assert_eq!(connect_tcp(addr, soon(5000)).unwrap_err().code, Code::System);
+        assert_eq!(connect_tcp(addr, soon(5000)).unwrap_err().code, Code::Remote);
         assert!(begin.elapsed() < Duration::from_secs(1));
         assert_eq!(connect_tcp(addr, Instant::now()).unwrap_err().code, Code::Timeout);
     }
@@ -292,7 +305,7 @@ mod tests {
         assert_eq!(peer_credentials(&client).unwrap(), peer_credentials(&server).unwrap());
         assert!(cloexec(&listener) && cloexec(&client) && cloexec(&server));
         drop(listener);
-        assert_eq!(connect_abstract(name.as_bytes(), soon(1000)).unwrap_err().code, Code::System);
+        assert_eq!(connect_abstract(name.as_bytes(), soon(1000)).unwrap_err().code, Code::Remote);
         assert!(connect_abstract(&[b'x'; 200], soon(10)).is_err());
     }
 

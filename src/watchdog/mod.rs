@@ -17,7 +17,7 @@ mod service;
 
 use crate::auth::{self, KeyId, Purpose};
 use crate::config::Facilities;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::observe::events::{self, Event, EventKind};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -391,14 +391,14 @@ impl Watchdog {
         key: DataKey,
         secret: &Secret,
         deadline: Instant,
+        give_up: &dyn Fn() -> Result<()>,
     ) -> Result<TcpStream> {
-        let mut stream = socket::connect_tcp(to, deadline)?;
         let mut claim = key.0.0.to_vec();
         claim.extend(key.1.to_le_bytes());
         claim.extend(key.2.to_le_bytes());
         claim.extend(key.3.to_le_bytes());
-        auth::dial(&mut stream, KeyId(key.0.0), secret, Purpose::Data, &claim, deadline)?;
-        Ok(stream)
+        let call = Dial { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim, deadline, give_up };
+        call.until_heard(|| socket::connect_tcp(to, deadline))
     }
 
     /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
@@ -423,7 +423,7 @@ impl Watchdog {
                 }
             } else if self.address.process < to.process && links.dialling.insert(to.process) {
                 drop(links);
-                let dialled = self.dial_link(to, same_host, world, secret, deadline);
+                let dialled = self.dial_link(to, same_host, world, secret, deadline, give_up);
                 links = self.links.lock();
                 links.dialling.remove(&to.process);
                 self.links_changed.notify_all();
@@ -442,19 +442,17 @@ impl Watchdog {
         world: WorldId,
         secret: &Secret,
         deadline: Instant,
+        give_up: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         let mut claim = self.address.process.0.to_vec();
         claim.extend(self.address.host.0);
         claim.extend(to.process.0);
         let key = KeyId(world.0);
+        let call = Dial { key, secret, purpose: Purpose::Control, claim, deadline, give_up };
         let socket: OwnedFd = if same_host {
-            let mut s = socket::connect_abstract(&unix_name(&to.process), deadline)?;
-            auth::dial(&mut s, key, secret, Purpose::Control, &claim, deadline)?;
-            s.into()
+            call.until_heard(|| socket::connect_abstract(&unix_name(&to.process), deadline))?.into()
         } else {
-            let mut s = socket::connect_tcp(to.tcp, deadline)?;
-            auth::dial(&mut s, key, secret, Purpose::Control, &claim, deadline)?;
-            s.into()
+            call.until_heard(|| socket::connect_tcp(to.tcp, deadline))?.into()
         };
         self.adopt_link(to.process, to.host, socket)
     }
@@ -613,6 +611,60 @@ fn forked() -> Error {
         "this process is a fork of one that uses multiworld: threads and connections stayed with the parent; \
          fork before the first world, or exec after fork",
     )
+}
+
+/// How long a refusal is not taken for the last word: a member refuses when it has given up joining, and why it has
+/// is usually on its way here.
+const REFUSED_FOR: Duration = Duration::from_millis(300);
+
+/// A connection to another member's process.
+struct Dial<'a> {
+    key: KeyId,
+    secret: &'a Secret,
+    purpose: Purpose,
+    claim: Vec<u8>,
+    deadline: Instant,
+    give_up: &'a dyn Fn() -> Result<()>,
+}
+
+impl Dial<'_> {
+    /// Connects and proves itself. Again, if the other side hangs up in the middle: it sheds strangers when there are
+    /// too many, and cannot know who is one. `Code::Remote`: it is gone, or has given up.
+    fn until_heard<S: auth::Timed>(&self, connect: impl Fn() -> Result<S>) -> Result<S> {
+        let mut pause = Duration::from_millis(1);
+        let mut refused = None;
+        loop {
+            let mut stream = connect()?;
+            let e = match auth::dial(
+                &mut stream,
+                self.key,
+                self.secret,
+                self.purpose,
+                &self.claim,
+                self.deadline,
+            ) {
+                Ok(_) => return Ok(stream),
+                Err(e) => e,
+            };
+            let now = Instant::now();
+            match e.code {
+                Code::System => {}
+                // The secret is right: it has been proven to the store.
+                Code::Unauthorized if now < *refused.get_or_insert(now) + REFUSED_FOR => {}
+                Code::Unauthorized => {
+                    let text = "it has given up joining";
+                    return Err(Error::new(Code::Remote, Extent::Operation, text));
+                }
+                _ => return Err(e),
+            }
+            (self.give_up)()?;
+            if now + pause >= self.deadline {
+                return Err(Error::timeout(format!("joining: a member keeps hanging up ({e})")));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
 }
 
 /// One wait on a condition, in slices so that what nobody announces is noticed too.

@@ -79,6 +79,7 @@ impl World {
 
     /// Breaks the world for everybody.
     pub fn revoke(&self) -> Result<()> {
+        self.own()?;
         if self.state() == State::Active {
             self.announce(&News::Revoked { by: self.rank });
         }
@@ -87,7 +88,7 @@ impl World {
 
     /// Leaves at once: everything under way here ends, the others see this rank fail. Never waits for a peer.
     pub fn abort(&self) {
-        if self.forgotten.load(Ordering::Acquire) {
+        if self.own().is_err() || self.forgotten.load(Ordering::Acquire) {
             return;
         }
         let (error, news) = {
@@ -114,6 +115,7 @@ impl World {
 
     /// Finishes what was accepted and tells the others that this member leaves.
     pub fn finalize(&self) -> Result<()> {
+        self.own()?;
         if self.state() == State::Finalized {
             return Ok(());
         }
@@ -143,6 +145,7 @@ impl World {
 
     /// Finalizes if that has not been done, and frees everything. The world is gone whatever this answers.
     pub fn destroy(&self) -> Result<()> {
+        self.own()?;
         if self.forgotten.load(Ordering::Acquire) {
             return Ok(());
         }

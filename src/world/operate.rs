@@ -33,12 +33,19 @@ impl World {
         ticket.result()
     }
 
+    /// Refuses what a fork of the member's process does. Nothing of a world may be touched there: its memory is not
+    /// mapped, its locks may be held by threads that do not exist, and its sockets are the parent's.
+    pub(super) fn own(&self) -> Result<()> {
+        if process::is_forked() {
+            return Err(forked());
+        }
+        Ok(())
+    }
+
     /// Starts a checked operation, or queues it behind those before it.
     pub(super) fn post(&self, call: &Call, ticket: &Arc<Ticket>, deadline: Instant) {
-        if process::is_forked() {
-            ticket.complete(Err(Error::usage(
-                "world: it belongs to the process that this one was forked from",
-            )));
+        if let Err(e) = self.own() {
+            ticket.complete(Err(e));
             return;
         }
         if self.state() != State::Active {
@@ -135,8 +142,16 @@ impl World {
     }
 }
 
+/// What a fork of a member's process is told.
+pub(super) fn forked() -> Error {
+    Error::usage("world: it belongs to the process that this one was forked from")
+}
+
 impl Driver for World {
     fn drive(&self) -> bool {
+        if process::is_forked() {
+            return false;
+        }
         // Whoever holds the lock drives; everybody is rung when something moved.
         let Some(mut engine) = self.engine.try_lock() else { return false };
         if self.state() != State::Active && !engine.is_idle() {

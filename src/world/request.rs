@@ -1,10 +1,12 @@
 //! Groups and asynchronous operations, across worlds.
 
+use super::operate::forked;
 use super::{Call, World, background};
 use crate::error::Result;
 use crate::progress::Ticket;
 use crate::progress::wait::{self, Driver};
 use crate::sync::Arc;
+use crate::sys::process;
 use crate::types::OpKind;
 use std::time::{Duration, Instant};
 
@@ -54,6 +56,9 @@ impl Request {
     /// `None` while not done; else the first error of any of its operations, or success. Drives progress.
     pub fn test(&self) -> Option<Result<()>> {
         if !self.is_done() {
+            if process::is_forked() {
+                return Some(Err(forked()));
+            }
             let now = Instant::now();
             for w in &self.worlds {
                 w.drive();
@@ -66,6 +71,9 @@ impl Request {
     /// Waits until done or `until`; `None` when the time is up. Without `until`, the operations' own deadlines bound
     /// it.
     pub fn wait(&self, until: Option<Instant>) -> Option<Result<()>> {
+        if !self.is_done() && process::is_forked() {
+            return Some(Err(forked()));
+        }
         let drivers: Vec<&dyn Driver> = self.worlds.iter().map(|w| &**w as &dyn Driver).collect();
         wait::until(&drivers, &|| self.is_done(), until).then(|| self.ticket.result())
     }
@@ -80,6 +88,10 @@ impl Request {
             }
         }
         let drivers: Vec<&dyn Driver> = worlds.iter().map(|w| &***w as &dyn Driver).collect();
+        // In a fork all of them are over: each answers with that error.
+        if process::is_forked() && !requests.is_empty() {
+            return Some(0);
+        }
         let first = || requests.iter().position(|r| r.is_done());
         wait::until(&drivers, &|| first().is_some(), until);
         first()

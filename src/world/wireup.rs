@@ -3,8 +3,8 @@
 use super::news::Watched;
 use super::{Call, World};
 use crate::config::{Config, TransportChoice};
-use crate::error::{Error, Result};
-use crate::fault::health::{Health, State};
+use crate::error::{Code, Error, Result};
+use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
 use crate::rendezvous::Membership;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -61,6 +61,11 @@ impl World {
         w.register(Arc::new(Watched(world.clone())));
         let wired = world.wire(w, deadline).and_then(|()| world.meet(deadline));
         if let Err(e) = wired {
+            // Nobody knows it yet, if this member is the first to find a peer gone. The others are told who has failed,
+            // not that this one reacts to it.
+            if let (Code::Remote, Some(rank)) = (e.code, e.culprit) {
+                world.announce(&News::Failed { rank, reason: e.text.to_string() });
+            }
             // A member that fails to join is a failure for those who already have.
             world.abort();
             return Err(world_error(&world, e));
@@ -104,7 +109,7 @@ impl World {
             }
             let stream = if rank < self.rank {
                 let key = (self.id, self.epoch, self.rank, rank);
-                w.dial_data(member.tcp, key, &self.secret, deadline).map_err(|e| e.by(rank))?
+                w.dial_data(member.tcp, key, &self.secret, deadline, &broken).map_err(|e| by(rank, e))?
             } else {
                 w.await_data((self.id, self.epoch, rank, self.rank), deadline, &broken)?
             };
@@ -140,7 +145,7 @@ impl World {
             }
             let bell = w
                 .ensure_link(member, self.id, &self.secret, deadline, broken)
-                .map_err(|e| e.by(rank as u32))?;
+                .map_err(|e| by(rank as u32, e))?;
             bells.insert(member.process, bell);
         }
         Ok(bells)
@@ -203,11 +208,15 @@ impl World {
     }
 }
 
+/// Says whose fault it is, unless the error knows better.
+fn by(rank: u32, e: Error) -> Error {
+    if e.culprit.is_none() { e.by(rank) } else { e }
+}
+
 /// A broken world's own reason says more than the step of joining that it interrupted.
 fn world_error(world: &World, e: Error) -> Error {
-    let failed = world.failed_ranks();
-    match failed.first() {
-        Some(rank) if e.culprit.is_none() => e.by(*rank),
+    match world.error() {
+        Some(reason) if reason.code == e.code && reason.culprit.is_some() => reason,
         _ => e,
     }
 }

@@ -2,11 +2,17 @@
 //! it like the world does.
 #![allow(dead_code)]
 
+pub mod actor;
+pub mod cast;
+
 use multiworld::types::{DataType, OpKind, RedOp, Reduction};
 use multiworld::world::Call;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A hang is a failure, long before CI's patience ends.
@@ -15,8 +21,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A rank in a process of its own.
 pub struct Rank {
     pub child: Child,
-    out: BufReader<ChildStdout>,
+    said: Receiver<String>,
+    /// Heard while something else was waited for.
+    stash: VecDeque<String>,
     to: ChildStdin,
+    log: Arc<Mutex<String>>,
 }
 
 /// An address on loopback that nobody listens on.
@@ -40,7 +49,8 @@ impl Rank {
             .env("MW_IFNAME", "lo")
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // SAFETY: prctl is async-signal-safe; a rank never outlives its test.
         unsafe {
             use std::os::unix::process::CommandExt;
@@ -51,23 +61,61 @@ impl Rank {
         }
         let mut child = c.spawn().expect("starting a rank");
         let out = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut err = child.stderr.take().expect("stderr");
         let to = child.stdin.take().expect("stdin");
-        Rank { child, out, to }
+        let (tell, said) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                // The test harness prints "test name ... " without a newline in front of the first.
+                if let Some(at) = line.find("MW>")
+                    && tell.send(line[at + 3..].trim_end().to_string()).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let log: Arc<Mutex<String>> = Arc::default();
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = err.read(&mut chunk) {
+                let text = String::from_utf8_lossy(&chunk[..n]).into_owned();
+                eprint!("{text}");
+                kept.lock().expect("the log").push_str(&text);
+            }
+        });
+        Rank { child, said, stash: VecDeque::new(), to, log }
     }
 
-    /// The next line that the role has said with [`say`].
-    pub fn hear(&mut self) -> Option<String> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.out.read_line(&mut line).unwrap_or(0) == 0 {
-                return None;
-            }
-            // The test harness prints "test name ... " without a newline in front of the first.
-            if let Some(at) = line.find("MW>") {
-                return Some(line[at + 3..].trim_end().to_string());
-            }
+    fn next(&mut self) -> Option<String> {
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("a rank says nothing; unheard: {:?}", self.stash),
         }
+    }
+
+    /// The next line that the role has said with [`say`]; `None` when it has ended.
+    pub fn hear(&mut self) -> Option<String> {
+        self.stash.pop_front().or_else(|| self.next())
+    }
+
+    /// What the role has said next about a topic: the rest of the line that begins with that word.
+    pub fn hear_of(&mut self, topic: &str) -> String {
+        let about = |line: &String| line.split(' ').next() == Some(topic);
+        loop {
+            if let Some(at) = self.stash.iter().position(about) {
+                let line = self.stash.remove(at).expect("just found");
+                return line[topic.len()..].trim_start().to_string();
+            }
+            let line = self.next();
+            self.stash.push_back(line.unwrap_or_else(|| panic!("a rank ended before it spoke of {topic}")));
+        }
+    }
+
+    /// What it has written to stderr so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
     }
 
     /// The next line, which must be this one.
