@@ -18,6 +18,9 @@ use std::time::Instant;
 /// Collectives that are remembered for the sake of error messages.
 const REMEMBERED: usize = 32;
 
+/// Collectives remembered, for ranks that ask whether they called the same.
+const HISTORY: usize = 64;
+
 /// Index of an unfinished operation.
 pub type TaskId = usize;
 
@@ -113,6 +116,8 @@ pub struct Engine {
     running: usize,
     collective: Option<TaskId>,
     collectives: u32,
+    /// The last collectives started, by number.
+    history: [Option<Fingerprint>; HISTORY],
     /// The latest ones: a rank that has nothing to receive in a collective learns only later what the others called.
     called: VecDeque<Fingerprint>,
     self_sends: VecDeque<(SendMsg, TaskId)>,
@@ -144,6 +149,7 @@ impl Engine {
             running: 0,
             collective: None,
             collectives: 0,
+            history: [None; HISTORY],
             called: VecDeque::new(),
             self_sends: VecDeque::new(),
             self_recvs: VecDeque::new(),
@@ -200,6 +206,7 @@ impl Engine {
                 Operation::Collective { shape, input, output, ref mut fp } => {
                     fp.seq = self.collectives;
                     self.collectives = self.collectives.wrapping_add(1);
+                    self.history[fp.seq as usize % HISTORY] = Some(*fp);
                     if self.called.len() == REMEMBERED {
                         self.called.pop_front();
                     }
@@ -417,6 +424,19 @@ impl Engine {
             self.message_done(rt);
         }
         moved
+    }
+
+    /// The collective under way.
+    pub fn collective(&self) -> Option<Fingerprint> {
+        match self.tasks.get(self.collective?)?.as_ref()?.operation {
+            Operation::Collective { fp, .. } => Some(fp),
+            _ => None,
+        }
+    }
+
+    /// What this rank called as the collective of this number, if it has and that is not long ago.
+    pub fn called(&self, seq: u32) -> Option<Fingerprint> {
+        self.history[seq as usize % HISTORY].filter(|fp| fp.seq == seq)
     }
 
     /// Nothing unfinished.

@@ -2,7 +2,7 @@
 
 use crate::error::Code;
 use crate::fault::health::News;
-use crate::types::{ProcessId, WorldId};
+use crate::types::{Fingerprint, ProcessId, WorldId};
 
 /// Longest frame.
 pub const MAX_FRAME: usize = 4096;
@@ -34,6 +34,17 @@ pub enum Message {
     Alive {
         /// The robust word that belongs to the receiver.
         slot: Option<u32>,
+    },
+    /// A member waits in this collective, and wants to know whether the receiver called another.
+    Calling {
+        /// Which world.
+        world: WorldId,
+        /// Its epoch.
+        epoch: u64,
+        /// The member that waits.
+        rank: u32,
+        /// What it called.
+        call: Fingerprint,
     },
     /// A process on the sender's machine has died.
     ProcessDied {
@@ -95,6 +106,13 @@ impl Message {
             Message::ProcessDied { process } => {
                 b.push(5);
                 b.extend(process.0);
+            }
+            Message::Calling { world, epoch, rank, call } => {
+                b.push(6);
+                b.extend(world.0);
+                b.extend(epoch.to_le_bytes());
+                b.extend(rank.to_le_bytes());
+                b.extend(call.encode());
             }
         }
         let len = (b.len() - 4) as u32;
@@ -162,6 +180,12 @@ impl Reader<'_> {
             }
             4 => Message::Alive { slot: Some(self.u32()?).filter(|s| *s != u32::MAX) },
             5 => Message::ProcessDied { process: ProcessId(self.take()?) },
+            6 => Message::Calling {
+                world: WorldId(self.take()?),
+                epoch: self.take().map(u64::from_le_bytes)?,
+                rank: self.u32()?,
+                call: Fingerprint::decode(&self.take()?)?,
+            },
             _ => return None,
         })
     }
@@ -199,6 +223,7 @@ fn code(raw: i32) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::OpKind;
     use proptest::prelude::*;
 
     fn samples() -> Vec<Message> {
@@ -217,6 +242,19 @@ mod tests {
             Message::Alive { slot: None },
             Message::Alive { slot: Some(3) },
             Message::ProcessDied { process: ProcessId([1; 16]) },
+            Message::Calling {
+                world,
+                epoch: 2,
+                rank: 3,
+                call: Fingerprint {
+                    kind: OpKind::Gather,
+                    dtype: 7,
+                    redop: 255,
+                    root: 1,
+                    seq: 9,
+                    count: 1 << 40,
+                },
+            },
         ]);
         all
     }

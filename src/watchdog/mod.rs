@@ -26,7 +26,7 @@ use crate::sys::eventfd::EventFd;
 use crate::sys::poll::{Epoll, Interest};
 use crate::sys::robust::Liveness;
 use crate::sys::{clock, interfaces, process, sleeper, socket};
-use crate::types::{Address, HostId, ProcessId, Secret, WorldId};
+use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
 use link::Link;
 use message::Message;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -50,6 +50,8 @@ pub trait Member: Send + Sync {
     fn process_failed(&self, process: &ProcessId, reason: &str, tell: bool);
     /// A member of process `from` tells something.
     fn hear(&self, from: &ProcessId, news: &News);
+    /// Member `rank`, of process `from`, waits in this collective.
+    fn compare(&self, from: &ProcessId, rank: u32, call: &Fingerprint);
     /// Time passes.
     fn tick(&self, now: Instant);
 }
@@ -311,6 +313,24 @@ impl Watchdog {
         for m in local {
             m.hear(&self.address.process, news);
         }
+    }
+
+    /// Asks all other members of a world, in these processes and here, whether they called the same collective.
+    pub fn ask(&self, processes: &[ProcessId], world: (WorldId, u64), rank: u32, call: &Fingerprint) {
+        for process in processes.iter().filter(|p| **p != self.address.process) {
+            let link = self.links.lock().by_process.get(process).cloned();
+            if let Some(link) = link {
+                let message = Message::Calling { world: world.0, epoch: world.1, rank, call: *call };
+                self.send(&link, &message, Vec::new());
+            }
+        }
+        for m in self.members_of(world).iter().filter(|m| m.rank() != rank) {
+            m.compare(&self.address.process, rank, call);
+        }
+    }
+
+    fn members_of(&self, world: (WorldId, u64)) -> Vec<Arc<dyn Member>> {
+        self.members.read().iter().filter(|m| m.world() == world).cloned().collect()
     }
 
     /// Keeps news for members that will register soon.
@@ -589,6 +609,11 @@ impl Watchdog {
                     && self.links.lock().by_process.get(&process).is_some_and(|l| l.host == link.host);
                 if said_by_neighbour {
                     self.process_died(&process, "its process died, says its machine", false);
+                }
+            }
+            Message::Calling { world, epoch, rank, call } => {
+                for m in self.members_of((world, epoch)) {
+                    m.compare(&link.peer, rank, &call);
                 }
             }
             Message::News { world, epoch, news } => {

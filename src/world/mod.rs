@@ -81,6 +81,8 @@ pub struct World {
     /// Peers whose connection ended for a reason not known yet, and until when to wait for it.
     suspects: Mutex<Vec<(u32, Instant)>>,
     splits: AtomicU32,
+    /// The collective that a thread here waits in: its number, since when, and whether the others were asked.
+    stuck: Mutex<Option<(u32, Instant, bool)>>,
 }
 
 impl World {

@@ -8,7 +8,7 @@ use crate::progress::wait;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sys::clock;
-use crate::types::{ProcessId, WorldId};
+use crate::types::{Fingerprint, ProcessId, WorldId};
 use crate::watchdog::{Member, Watchdog};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -235,6 +235,12 @@ impl Member for Watched {
         self.0.learn(news);
         if let News::Left { .. } = news {
             self.0.settle_leavers();
+        }
+    }
+
+    fn compare(&self, from: &ProcessId, rank: u32, call: &Fingerprint) {
+        if self.0.ranks_of(from).any(|r| r == rank) {
+            self.0.compare(rank, call);
         }
     }
 

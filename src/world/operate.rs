@@ -9,9 +9,14 @@ use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sys::sleeper::{self, Interest};
 use crate::sys::{bell, process};
-use crate::types::OpKind;
+use crate::types::{Fingerprint, OpKind, ProcessId};
 use crate::watchdog::Watchdog;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Waiting in a collective for so long, a rank asks the others whether they called the same.
+const STUCK: Duration = Duration::from_millis(100);
+/// How long the watchdog waits for a look at an engine that is at work; an engine at work is not stuck.
+const GLANCE: Duration = Duration::from_millis(2);
 
 impl World {
     /// Runs one operation to its end on the calling thread.
@@ -65,19 +70,66 @@ impl World {
         match trouble {
             Trouble::Closed(peer) => self.suspect(peer),
             Trouble::Mismatch { peer, mine, theirs, my_len, their_len } => {
-                let mut text = format!(
-                    "mismatched calls in world '{}': rank {} called {mine}, rank {peer} called {theirs}",
-                    self.name, self.rank
-                );
-                if mine == theirs {
-                    text.push_str(&format!(" with a message of {my_len} against {their_len} bytes"));
-                }
-                self.announce(&News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text });
+                let lengths = (mine == theirs).then_some((my_len, their_len));
+                self.mismatch(&mine, peer, &theirs, lengths);
             }
             Trouble::Broken(peer, why) => {
                 let reason = format!("its connection to rank {} is unusable: {why}", self.rank);
                 self.announce(&News::Failed { rank: peer, reason });
             }
+        }
+    }
+
+    fn mismatch(&self, mine: &Fingerprint, peer: u32, theirs: &Fingerprint, lengths: Option<(u64, u64)>) {
+        let mut text = format!(
+            "mismatched calls in world '{}': rank {} called {mine}, rank {peer} called {theirs}",
+            self.name, self.rank
+        );
+        if let Some((mine, theirs)) = lengths {
+            text.push_str(&format!(" with a message of {mine} against {theirs} bytes"));
+        }
+        self.announce(&News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text });
+    }
+
+    /// A thread here has waited in a collective for a while: the others may have called something else that also
+    /// waits, or that sent its part and went on. Asked once per collective.
+    fn ask_others(&self, now: Instant) {
+        let Some(engine) = self.engine.try_lock() else { return };
+        let call = engine.collective();
+        drop(engine);
+        let call = {
+            let mut stuck = self.stuck.lock();
+            let Some(call) = call else {
+                *stuck = None;
+                return;
+            };
+            match &mut *stuck {
+                Some((seq, since, asked)) if *seq == call.seq => {
+                    if *asked || now.saturating_duration_since(*since) < STUCK {
+                        return;
+                    }
+                    *asked = true;
+                }
+                other => {
+                    *other = Some((call.seq, now, false));
+                    return;
+                }
+            }
+            call
+        };
+        if let Ok(w) = Watchdog::get(None) {
+            let mut processes: Vec<ProcessId> = self.members.iter().map(|m| m.process).collect();
+            processes.sort_unstable();
+            processes.dedup();
+            w.ask(&processes, (self.id, self.epoch), self.rank, &call);
+        }
+    }
+
+    /// Another rank waits in `theirs`. Whoever has not come that far yet will ask itself, should it get stuck.
+    pub(super) fn compare(&self, rank: u32, theirs: &Fingerprint) {
+        let mine = self.engine.try_lock_for(GLANCE).and_then(|e| e.called(theirs.seq));
+        if let Some(mine) = mine.filter(|m| m != theirs) {
+            self.mismatch(&mine, rank, theirs, None);
         }
     }
 
@@ -177,6 +229,7 @@ impl Driver for World {
 
     fn tick(&self, now: Instant) {
         self.settle_leavers();
+        self.ask_others(now);
         let overdue = self.engine.try_lock().and_then(|e| e.overdue(now));
         if let Some((fp, peers)) = overdue {
             let whom = match &peers[..] {
@@ -207,6 +260,7 @@ impl Driver for World {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.engine.lock().deadline()
+        let ask = self.stuck.lock().and_then(|(_, since, asked)| (!asked).then_some(since + STUCK));
+        [self.engine.lock().deadline(), ask].into_iter().flatten().min()
     }
 }

@@ -57,6 +57,7 @@ impl World {
             forgotten: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),
+            stuck: Mutex::new(None),
         });
         w.register(Arc::new(Watched(world.clone())));
         let wired = world.wire(w, deadline).and_then(|()| world.meet(deadline));

@@ -39,6 +39,13 @@ fn mismatches(transport: &str) {
         ("Barrier 0 0", "AllReduce 100 0"),
         ("AllGather 0 0", "AllGather 8 0"),
         ("AllGather 300000 0", "AllGather 300001 0"),
+        // With a root some only send, and two may wait for each other.
+        ("Broadcast 100 0", "Broadcast 100 2"),
+        ("Broadcast 50000 1", "Reduce 50000 1"),
+        ("Reduce 100 0", "Reduce 101 0"),
+        ("Gather 100 0", "Scatter 100 0"),
+        ("Scatter 1000 3", "Scatter 1000 1"),
+        ("Broadcast 100000 2", "AllReduce 100000 0"),
     ] {
         for said in collectives(&mut cast, &mut v, theirs, odd) {
             assert!(said.starts_with("over InvalidUsage InvalidUsage []"), "{theirs} against {odd}: {said}");
@@ -48,23 +55,6 @@ fn mismatches(transport: &str) {
                 said.contains(&format!(" {name}({count} x uint8"))
             };
             assert!(named(theirs) && named(odd), "{theirs} against {odd}: {said}");
-        }
-    }
-    // With a root, some only send, and two may wait for each other: that ends with the deadline. In any case nobody
-    // gets wrong data, and all hear the same.
-    for (theirs, odd) in [
-        ("Broadcast 100 0", "Broadcast 100 2"),
-        ("Broadcast 50000 1", "Reduce 50000 1"),
-        ("Reduce 100 0", "Reduce 101 0"),
-        ("Gather 100 0", "Scatter 100 0"),
-        ("Scatter 1000 3", "Scatter 1000 1"),
-        ("Broadcast 100000 2", "AllReduce 100000 0"),
-    ] {
-        let said = collectives(&mut cast, &mut v, theirs, odd);
-        println!("{theirs} against {odd}: {}", said[0]);
-        let code = if said[0].starts_with("over InvalidUsage") { "InvalidUsage" } else { "Timeout" };
-        for said in &said {
-            assert!(said.starts_with(&format!("over {code} {code} []")), "{theirs} against {odd}: {said}");
         }
     }
     for (sent, received) in [(1000, 1001), (1001, 1000), (1 << 20, 8), (8, 1 << 20)] {
