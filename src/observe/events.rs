@@ -56,8 +56,9 @@ static QUEUE: Queue = Queue::new();
 
 /// Hands an event to the queue and to the world's callback. Never blocks on the application.
 pub fn publish(event: Event) {
+    // In this order, so that a callback finds in the queue what it was called with.
+    QUEUE.push(event.clone());
     callbacks::offer(&event);
-    QUEUE.push(event);
 }
 
 /// The oldest event; waits for one until `until` (without: for as long as it takes).

@@ -32,7 +32,8 @@ impl World {
         // Whoever waits looks at the state and ends its operations itself.
         self.ring();
         tracing::info!(world = &*self.name, epoch = self.epoch, rank = self.rank, "{}", verdict.reason);
-        if self.joined.load(Ordering::Acquire) {
+        // Whoever aborted has taken his leave: what the others make of it is no event for him.
+        if self.joined.load(Ordering::Acquire) && state != State::Aborted {
             let (kind, rank) = match notice {
                 Notice::RankFailed(r) => (EventKind::RankFailed, Some(r)),
                 Notice::RankLeft(r) => (EventKind::RankLeft, Some(r)),
