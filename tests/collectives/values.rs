@@ -3,24 +3,46 @@
 use half::{bf16, f16};
 use multiworld::types::DataType;
 
-/// A small generator of contents, the same on all ranks.
-pub struct Random(u64);
+/// Where contents come from: the same on all ranks, and any element by itself.
+#[derive(Clone, Copy)]
+pub struct Random {
+    seed: u64,
+    /// Floats are any bits; else zeros and numbers around one, so that nothing overflows.
+    wild: bool,
+}
 
 impl Random {
-    pub fn new(seed: u64, stream: u64) -> Random {
-        let mut r = Random(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
-        r.next();
-        r
+    pub fn new(seed: u64, stream: u64, wild: bool) -> Random {
+        Random { seed: mix(seed ^ mix(stream)), wild }
     }
 
-    pub fn next(&mut self) -> u64 {
-        // Vigna's splitmix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    /// Element `i`, in the first bytes.
+    pub fn element(&self, dtype: DataType, i: usize) -> [u8; 8] {
+        let bits = mix(self.seed.wrapping_add(i as u64));
+        if self.wild || !is_float(dtype) {
+            return bits.to_ne_bytes();
+        }
+        let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
+        let fraction = (bits >> 11) as f64 / (1u64 << 53) as f64;
+        store(dtype, sign * if bits & 0x1e == 0 { 0.0 } else { 0.75 + fraction * 0.75 })
     }
+
+    /// The first `count` elements.
+    pub fn elements(&self, dtype: DataType, count: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(count * dtype.size());
+        for i in 0..count {
+            out.extend_from_slice(&self.element(dtype, i)[..dtype.size()]);
+        }
+        out
+    }
+}
+
+/// Vigna's splitmix64.
+fn mix(x: u64) -> u64 {
+    let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// An element's value.
@@ -120,11 +142,11 @@ pub fn check(
         let sum = wrap(dtype, x.iter().sum());
         let expected = match red {
             0 => sum,
-            1 => x.iter().fold(1, |p, x| wrap(dtype, p * x)),
+            1 => x.iter().fold(1, |p: i128, x| wrap(dtype, p.wrapping_mul(*x))),
             2 => *x.iter().max().expect("a rank"),
             3 => *x.iter().min().expect("a rank"),
             4 => sum / n as i128,
-            _ => wrap(dtype, x.iter().zip(&scalars).map(|(x, s)| wrap(dtype, x * s)).sum()),
+            _ => wrap(dtype, x.iter().zip(&scalars).map(|(x, s)| wrap(dtype, x.wrapping_mul(*s))).sum()),
         };
         return if got == Value::Int(expected) { Ok(()) } else { wrong(&expected) };
     }
@@ -142,6 +164,8 @@ pub fn check(
         return match best {
             None if result.is_nan() => Ok(()),
             Some(best) if best == result => Ok(()),
+            // The 8-bit floats saturate, infinity included.
+            Some(best) if dtype == DataType::Float8e5m2 && best.clamp(-57344.0, 57344.0) == result => Ok(()),
             other => wrong(&other),
         };
     }
@@ -164,36 +188,26 @@ pub fn check(
     if (result - expected).abs() <= slack { Ok(()) } else { wrong(&expected) }
 }
 
-/// Contents of a buffer. Integers are any; floats are zeros and numbers around one, so that nothing overflows, or
-/// with `wild` any bits at all.
-pub fn fill(dtype: DataType, count: usize, wild: bool, random: &mut Random) -> Vec<u8> {
-    let size = dtype.size();
-    let mut out = Vec::with_capacity(count * size);
-    for _ in 0..count {
-        let bits = random.next();
-        if wild || !is_float(dtype) {
-            out.extend_from_slice(&bits.to_ne_bytes()[..size]);
-            continue;
+/// A float between 0.75 and 1.5, or a zero, or their negatives; rounded towards zero where it must be.
+fn store(dtype: DataType, x: f64) -> [u8; 8] {
+    let mut out = [0; 8];
+    match dtype {
+        DataType::Float16 => out[..2].copy_from_slice(&f16::from_f64(x).to_ne_bytes()),
+        DataType::Bfloat16 => out[..2].copy_from_slice(&bf16::from_f64(x).to_ne_bytes()),
+        DataType::Float32 => out[..4].copy_from_slice(&(x as f32).to_ne_bytes()),
+        DataType::Float64 => out = x.to_ne_bytes(),
+        _ => {
+            // From 0.75 on: e4m3 has four steps to 1 and then eight to 2, e5m2 half as many.
+            let steps = if dtype == DataType::Float8e4m3 { 8.0 } else { 4.0 };
+            let one = if dtype == DataType::Float8e4m3 { 0x38 } else { 0x3c };
+            let size = x.abs();
+            out[0] = match size {
+                0.0 => 0,
+                _ if size < 1.0 => one - ((1.0 - size) * 2.0 * steps).ceil() as u8,
+                _ => one + ((size - 1.0) * steps) as u8,
+            };
+            out[0] |= u8::from(x.is_sign_negative()) << 7;
         }
-        let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
-        let magnitude =
-            if bits & 0x1e == 0 { 0.0 } else { 0.75 + (bits >> 11) as f64 / (1u64 << 53) as f64 * 0.75 };
-        store(dtype, sign * magnitude, &mut out);
     }
     out
-}
-
-/// Appends a float between 0.75 and 1.5, or a zero, or their negatives; rounded towards zero where it must be.
-fn store(dtype: DataType, x: f64, out: &mut Vec<u8>) {
-    match dtype {
-        DataType::Float16 => out.extend(f16::from_f64(x).to_ne_bytes()),
-        DataType::Bfloat16 => out.extend(bf16::from_f64(x).to_ne_bytes()),
-        DataType::Float32 => out.extend((x as f32).to_ne_bytes()),
-        DataType::Float64 => out.extend(x.to_ne_bytes()),
-        _ => {
-            let sign = u8::from(x.is_sign_negative()) << 7;
-            let best = (0..0x7c).rev().find(|b| fp8(dtype, *b) <= x.abs()).expect("zero is not above");
-            out.push(sign | best);
-        }
-    }
 }
