@@ -156,6 +156,11 @@ impl Watchdog {
         let (give, take) = crossbeam::channel::bounded(1);
         let (hand, handed) = crossbeam::channel::bounded::<Arc<Watchdog>>(1);
         process::spawn("mw-sentinel", move || {
+            if !facilities.robust {
+                tracing::warn!(
+                    "robust futexes are disabled; deaths on this machine are noticed by sockets only"
+                );
+            }
             let liveness = Liveness::adopt_thread(facilities.memfd, facilities.robust).or_else(|e| {
                 tracing::warn!("{e}; deaths on this machine are noticed by sockets only");
                 Liveness::adopt_thread(facilities.memfd, false)
