@@ -31,6 +31,7 @@ static void leader(void) {
   mwWorld_t world1, world2;
   mwResult_t result = mwSuccess;
   MW_CHECK(mwWorldInit(&world1, "world1", RANKS, 0, NULL));
+  have_joined();
   MW_CHECK(mwWorldInit(&world2, "world2", RANKS, 0, NULL));
   for (int step = 0; result == mwSuccess || step < STEPS; ++step) {
     if (result == mwSuccess) {
@@ -50,8 +51,12 @@ static void worker_of_world1(int rank) {
   mwWorld_t world;
   mwResult_t result = mwSuccess;
   MW_CHECK(mwWorldInit(&world, "world1", RANKS, rank, NULL));
+  have_joined();
   for (int step = 0; result == mwSuccess; ++step) {
-    if (rank == 1 && step == DEATH) raise(SIGKILL);
+    if (rank == 1 && step == DEATH) {
+      wait_until_joined(RANKS);
+      raise(SIGKILL);
+    }
     result = broadcast(world, rank, step);
   }
   give_up(world, result); /* The other worker learns of it just as the leader does. */

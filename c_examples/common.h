@@ -70,6 +70,18 @@ static inline void sleep_ms(int ms) {
   }
 }
 
+/* Of the shared words, the one that counts processes which have joined. */
+enum { JOINED = 511 };
+
+/* Whoever has joined the world that is going to lose a member says so. */
+static inline void have_joined(void) { __atomic_add_fetch(&shared_words[JOINED], 1, __ATOMIC_SEQ_CST); }
+
+/* A victim waits for that before it dies: a member that is lost earlier makes mwWorldInit fail for those who are
+ * still in it, which is right, and not what an example is about. */
+static inline void wait_until_joined(int members) {
+  while (__atomic_load_n(&shared_words[JOINED], __ATOMIC_SEQ_CST) < (uint64_t)members) sleep_ms(1);
+}
+
 /* Checks that the library names `rank`, and nobody else, as the failed member of a broken world. */
 static inline void expect_failed_rank(mwWorld_t world, int rank) {
   int ranks[MAX_RANKS];

@@ -39,8 +39,9 @@ static void survivor(mwWorld_t world, int rank) {
 static void process(int rank) {
   mwWorld_t world;
   MW_CHECK(mwWorldInit(&world, "four", RANKS, rank, NULL));
-  MW_CHECK(mwBarrier(world, NULL));
+  have_joined();
   if (rank == VICTIM) {
+    wait_until_joined(RANKS);
     sleep_ms(BUSY_MS); /* Let the others get into their calls. */
     shared_words[KILLED_AT] = now_ns();
     raise(SIGKILL);
