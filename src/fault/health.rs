@@ -144,6 +144,15 @@ impl Health {
         self.left.contains(&rank)
     }
 
+    /// Takes in what another member says. Its word that a member has failed counts even if that member took its leave
+    /// here: it died before it had told everybody, and all must agree on who has failed.
+    pub fn hear_from(&mut self, news: &News) -> Verdict {
+        if let News::Failed { rank, .. } = news {
+            self.left.remove(rank);
+        }
+        self.hear(news)
+    }
+
     fn end(&mut self, state: State, error: Error) -> Option<Error> {
         if self.state != State::Active {
             return None;
@@ -267,6 +276,15 @@ mod tests {
         assert_eq!(h.state(), State::Active);
         h.hear(&failed(2));
         assert_eq!(h.hear(&News::Left { rank: 2 }), Verdict::default());
+    }
+
+    #[test]
+    fn who_died_while_leaving_has_failed_for_all() {
+        let mut h = Health::new("w", 0, 3);
+        h.hear(&News::Left { rank: 1 });
+        assert_eq!(h.hear_from(&failed(1)).notice, Some(Notice::RankFailed(1)));
+        assert_eq!((h.failed(), h.state()), (vec![1], State::Broken));
+        assert_eq!(h.hear_from(&failed(1)), Verdict::default());
     }
 
     #[test]

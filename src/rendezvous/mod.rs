@@ -18,6 +18,7 @@ use crate::auth;
 use crate::error::{Code, Error, Extent, Result};
 use crate::store::{LeaseId, Snapshot, Store};
 use crate::types::{Address, HostId, ProcessId, WorldId};
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,8 @@ pub struct Joining<'a> {
     admit: &'a dyn Fn(&WorldId),
     deadline: Instant,
     lease: LeaseId,
+    /// The attempt in which this rank's card is this joining's own.
+    registered: Cell<Option<WorldId>>,
 }
 
 impl<'a> Joining<'a> {
@@ -105,7 +108,7 @@ impl<'a> Joining<'a> {
         deadline: Instant,
     ) -> Result<Joining<'a>> {
         let lease = store.lease(LEASE, deadline)?;
-        Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease })
+        Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease, registered: Cell::new(None) })
     }
 
     fn prefix(&self) -> String {
@@ -142,6 +145,22 @@ impl<'a> Joining<'a> {
         format!("w/{}/{}/m/{rank}", self.name, hex(&world.0))
     }
 
+    fn done_key(&self, world: &WorldId) -> String {
+        format!("w/{}/{}/done", self.name, hex(&world.0))
+    }
+
+    /// The ranks that have withdrawn their cards: before everybody is connected, these are the dead and those who have
+    /// given up.
+    pub fn absent(&self, world: &WorldId, deadline: Instant) -> Result<Vec<u32>> {
+        let prefix = format!("{}{}/m/", self.prefix(), hex(&world.0));
+        let seen = self.store.list(prefix.as_bytes(), deadline)?;
+        Ok(self.without_card(&seen, world))
+    }
+
+    fn without_card(&self, seen: &Snapshot, world: &WorldId) -> Vec<u32> {
+        (0..self.nranks).filter(|r| Self::find(seen, &self.card_key(world, *r)).is_none()).collect()
+    }
+
     /// Does what the state of the store asks for; answers the membership when it is complete.
     fn look(&self, seen: &Snapshot) -> Result<Option<Membership>> {
         let Some(lead) = Self::find(seen, &self.lead_key()) else {
@@ -167,29 +186,34 @@ impl<'a> Joining<'a> {
                 self.name, self.rank, self.nranks
             )));
         }
-        let mine = encode(self.me);
-        let key = self.card_key(&world, self.rank);
-        match Self::find(seen, &key) {
-            None => {
+        let done = self.done_key(&world);
+        let complete = Self::find(seen, &done);
+        if self.registered.get() != Some(world) {
+            // Complete without this joining: an earlier attempt, of which somebody has died and which the others are
+            // giving up. Likewise a card of this rank, be it somebody else's or of an attempt of this process that has
+            // not been tidied up yet. It will go, or we be late.
+            let key = self.card_key(&world, self.rank);
+            if complete.is_none() && Self::find(seen, &key).is_none() {
                 (self.admit)(&world);
-                self.store.compare_and_set(
+                let mine = encode(self.me);
+                let set = self.store.compare_and_set(
                     key.as_bytes(),
                     None,
                     Some(&mine),
                     Some(self.lease),
                     self.deadline,
                 )?;
-                return Ok(None);
+                if set.swapped {
+                    self.registered.set(Some(world));
+                }
             }
-            // Somebody else's, or an earlier joining that has not been tidied up yet: it will go, or we be late.
-            Some(theirs) if theirs != mine => return Ok(None),
-            Some(_) => {}
+            return Ok(None);
         }
-        let done = format!("w/{}/{}/done", self.name, hex(&world.0));
-        if let Some(raw) = Self::find(seen, &done) {
+        if let Some(raw) = complete {
             let members: Option<Vec<Address>> = raw.chunks(CARD).map(decode).collect();
-            let members =
-                members.filter(|m| m.len() == self.nranks as usize).ok_or_else(|| nonsense(&done))?;
+            let members = members
+                .filter(|m| m.len() == self.nranks as usize && m.get(self.rank as usize) == Some(self.me))
+                .ok_or_else(|| nonsense(&done))?;
             return Ok(Some(Membership { world, epoch: 1, members }));
         }
         if self.rank == 0 {
@@ -223,8 +247,10 @@ impl<'a> Joining<'a> {
                 self.rank
             ));
         }
-        let missing: Vec<u32> =
-            (0..self.nranks).filter(|r| Self::find(seen, &self.card_key(&world, *r)).is_none()).collect();
+        if self.registered.get() != Some(world) {
+            return Error::timeout(format!("joining world '{name}': an earlier attempt did not end in time"));
+        }
+        let missing = self.without_card(seen, &world);
         Error::timeout(format!("joining world '{name}': ranks {missing:?} did not come in time"))
     }
 }

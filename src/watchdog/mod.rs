@@ -365,7 +365,9 @@ impl Watchdog {
             return Ok(());
         }
         let link = self.links.lock().by_process.get(process).cloned();
-        let link = link.ok_or_else(|| Error::internal("no link to a process on this machine"))?;
+        // There was one a moment ago.
+        let link = link
+            .ok_or_else(|| Error::new(Code::Remote, Extent::Operation, "its control connection is gone"))?;
         self.send(&link, &Message::Segment { world: world.0, epoch: world.1 }, vec![fd]);
         Ok(())
     }
@@ -423,7 +425,7 @@ impl Watchdog {
         claim.extend(key.2.to_le_bytes());
         claim.extend(key.3.to_le_bytes());
         let call = Dial { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim, deadline, give_up };
-        call.until_heard(|| socket::connect_tcp(to, deadline))
+        call.until_heard(|until| socket::connect_tcp(to, until))
     }
 
     /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
@@ -475,9 +477,9 @@ impl Watchdog {
         let key = KeyId(world.0);
         let call = Dial { key, secret, purpose: Purpose::Control, claim, deadline, give_up };
         let socket: OwnedFd = if same_host {
-            call.until_heard(|| socket::connect_abstract(&unix_name(&to.process), deadline))?.into()
+            call.until_heard(|until| socket::connect_abstract(&unix_name(&to.process), until))?.into()
         } else {
-            call.until_heard(|| socket::connect_tcp(to.tcp, deadline))?.into()
+            call.until_heard(|until| socket::connect_tcp(to.tcp, until))?.into()
         };
         self.adopt_link(to.process, to.host, socket)
     }
@@ -647,6 +649,9 @@ fn forked() -> Error {
 /// is usually on its way here.
 const REFUSED_FOR: Duration = Duration::from_millis(300);
 
+/// How long one attempt waits.
+const SILENT_FOR: Duration = Duration::from_secs(2);
+
 /// A connection to another member's process.
 struct Dial<'a> {
     key: KeyId,
@@ -659,26 +664,28 @@ struct Dial<'a> {
 
 impl Dial<'_> {
     /// Connects and proves itself. Again, if the other side hangs up in the middle: it sheds strangers when there are
-    /// too many, and cannot know who is one. `Code::Remote`: it is gone, or has given up.
-    fn until_heard<S: auth::Timed>(&self, connect: impl Fn() -> Result<S>) -> Result<S> {
+    /// too many, and cannot know who is one. Again, if it says nothing: only whoever looks up now and then hears that
+    /// it has been stopped. `Code::Remote`: it is gone, or has given up.
+    fn until_heard<S: auth::Timed>(&self, connect: impl Fn(Instant) -> Result<S>) -> Result<S> {
         let mut pause = Duration::from_millis(1);
         let mut refused = None;
         loop {
-            let mut stream = connect()?;
-            let e = match auth::dial(
-                &mut stream,
-                self.key,
-                self.secret,
-                self.purpose,
-                &self.claim,
-                self.deadline,
-            ) {
-                Ok(_) => return Ok(stream),
+            let until = self.deadline.min(Instant::now() + SILENT_FOR);
+            let heard = connect(until).and_then(|mut stream| {
+                auth::dial(&mut stream, self.key, self.secret, self.purpose, &self.claim, until)
+                    .map(|_| stream)
+                    // Unlike what goes wrong with connecting, this may be different the next time.
+                    .map_err(
+                        |e| if e.code == Code::System { Error { code: Code::InProgress, ..e } } else { e },
+                    )
+            });
+            let e = match heard {
+                Ok(stream) => return Ok(stream),
                 Err(e) => e,
             };
             let now = Instant::now();
             match e.code {
-                Code::System => {}
+                Code::InProgress | Code::Timeout => {}
                 // The secret is right: it has been proven to the store.
                 Code::Unauthorized if now < *refused.get_or_insert(now) + REFUSED_FOR => {}
                 Code::Unauthorized => {
@@ -689,7 +696,7 @@ impl Dial<'_> {
             }
             (self.give_up)()?;
             if now + pause >= self.deadline {
-                return Err(Error::timeout(format!("joining: a member keeps hanging up ({e})")));
+                return Err(Error::timeout(format!("joining: no answer from another member in time ({e})")));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));

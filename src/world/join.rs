@@ -12,7 +12,7 @@ use crate::sync::atomic::Ordering;
 use crate::sys::interfaces;
 use crate::types::{Address, DataType, OpKind, RedOp, Reduction, Secret, WorldId};
 use crate::watchdog::Watchdog;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A unique id's bytes.
 pub type UniqueId = [u8; id::SIZE];
@@ -23,6 +23,14 @@ const MAX_RANKS: i32 = 1 << 20;
 const OPEN: &[u8] = b"multiworld without a secret";
 /// Longest name, without the NUL.
 const MAX_NAME: usize = 63;
+
+/// How long to wait for the store's word on who is still there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Nobody is absent who would not be missed otherwise: all members are in this process, or linked with it.
+fn nobody() -> Result<Vec<u32>> {
+    Ok(Vec::new())
+}
 
 fn check_ranks(nranks: i32, rank: i32) -> Result<(u32, u32)> {
     if !(1..=MAX_RANKS).contains(&nranks) {
@@ -90,7 +98,7 @@ impl World {
             let join = |rank| {
                 let (m, secret) = (membership.clone(), secret.clone());
                 w.admit(m.world, secret.clone());
-                s.spawn(move || World::connect("all", rank, m, secret, config, deadline))
+                s.spawn(move || World::connect("all", rank, m, secret, config, deadline, &nobody))
             };
             let threads: Vec<_> = (0..n).map(join).collect();
             let lost = |_| Err(Error::internal("a joining thread panicked"));
@@ -114,7 +122,7 @@ impl World {
     fn alone(name: &str, w: &Watchdog, config: &Config, deadline: Instant) -> Result<Arc<World>> {
         let (membership, secret) = fresh(w.address(), 1)?;
         w.admit(membership.world, secret.clone());
-        World::connect(name, 0, membership, secret, config, deadline)
+        World::connect(name, 0, membership, secret, config, deadline, &nobody)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -144,7 +152,9 @@ impl World {
         let used = found.as_ref().ok().map(|m| m.world);
         let joined = found.and_then(|m| {
             let secret = derive(&m.world);
-            World::connect(name, rank, m, secret, config, deadline)
+            let id = m.world;
+            let absent = || joining.absent(&id, deadline.min(Instant::now() + PATIENCE));
+            World::connect(name, rank, m, secret, config, deadline, &absent)
         });
         joining.finish();
         // Attempts that rank 0 gave up and began anew.
@@ -208,7 +218,7 @@ impl World {
         let members = group.iter().map(|r| self.members[*r as usize].clone()).collect();
         let membership = Membership { world: id, epoch: 1, members };
         let name = child_name(&self.name, number, color);
-        World::connect(&name, rank, membership, secret, config, deadline).map(Some)
+        World::connect(&name, rank, membership, secret, config, deadline, &nobody).map(Some)
     }
 }
 

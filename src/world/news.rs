@@ -2,7 +2,7 @@
 
 use super::{State, World};
 use crate::error::{Code, Error, Result};
-use crate::fault::health::{News, Notice};
+use crate::fault::health::{Health, News, Notice, Verdict};
 use crate::observe::events::{self, Event, EventKind};
 use crate::progress::wait;
 use crate::sync::Arc;
@@ -19,9 +19,13 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 impl World {
     /// Takes in a piece of news; answers whether it was any.
     pub(super) fn learn(&self, news: &News) -> bool {
+        self.digest(news, Health::hear)
+    }
+
+    fn digest(&self, news: &News, hear: fn(&mut Health, &News) -> Verdict) -> bool {
         let (verdict, state) = {
             let mut health = self.health.lock();
-            let verdict = health.hear(news);
+            let verdict = hear(&mut health, news);
             self.state.store(health.state() as u8, Ordering::Release);
             (verdict, health.state())
         };
@@ -233,7 +237,7 @@ impl Member for Watched {
         {
             return;
         }
-        self.0.learn(news);
+        self.0.digest(news, Health::hear_from);
         if let News::Left { .. } = news {
             self.0.settle_leavers();
         }

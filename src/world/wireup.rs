@@ -3,7 +3,7 @@
 use super::news::Watched;
 use super::{Call, World};
 use crate::config::{Config, TransportChoice};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
 use crate::rendezvous::Membership;
@@ -15,9 +15,13 @@ use crate::transport::shm::{Segment, ShmEndpoint};
 use crate::transport::tcp::TcpEndpoint;
 use crate::types::{DataType, OpKind, ProcessId, RedOp, Reduction, Secret};
 use crate::watchdog::Watchdog;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often to ask the store whether a member for whose link this one waits is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl World {
     /// This member's place in the shared memory.
@@ -27,7 +31,7 @@ impl World {
     }
 
     /// Connects this rank to all others and waits until everybody is connected. The caller has admitted the world's
-    /// peers once; from here on the world takes that back when it ends.
+    /// peers once; from here on the world takes that back when it ends. `absent` tells which ranks have gone meanwhile.
     pub(super) fn connect(
         name: &str,
         rank: u32,
@@ -35,6 +39,7 @@ impl World {
         secret: Secret,
         config: &Config,
         deadline: Instant,
+        absent: &dyn Fn() -> Result<Vec<u32>>,
     ) -> Result<Arc<World>> {
         let w = Watchdog::get(config.ifname.as_deref())?;
         let nranks = membership.members.len() as u32;
@@ -60,7 +65,7 @@ impl World {
             stuck: Mutex::new(None),
         });
         w.register(Arc::new(Watched(world.clone())));
-        let wired = world.wire(w, deadline).and_then(|()| world.meet(deadline));
+        let wired = world.wire(w, deadline, absent).and_then(|()| world.meet(deadline));
         if let Err(e) = wired {
             // Nobody knows it yet, if this member is the first to find a peer gone. The others are told who has failed,
             // not that this one reacts to it.
@@ -77,12 +82,12 @@ impl World {
         Ok(world)
     }
 
-    fn wire(&self, w: &Watchdog, deadline: Instant) -> Result<()> {
+    fn wire(&self, w: &Watchdog, deadline: Instant, absent: &dyn Fn() -> Result<Vec<u32>>) -> Result<()> {
         let broken = || match self.state() {
             State::Active => Ok(()),
             _ => Err(self.error().unwrap_or_else(|| Error::internal("the world ended while joining"))),
         };
-        let bells = self.link(w, deadline, &broken)?;
+        let bells = self.link(w, deadline, &broken, absent)?;
         let segment = self.share(w, deadline, &broken)?;
         let mut endpoints: Vec<Option<Box<dyn Endpoint>>> = Vec::new();
         let (mut shm, mut tcp) = (0, 0);
@@ -134,18 +139,35 @@ impl World {
         w: &Watchdog,
         deadline: Instant,
         broken: &dyn Fn() -> Result<()>,
+        absent: &dyn Fn() -> Result<Vec<u32>>,
     ) -> Result<HashMap<ProcessId, Option<Arc<OwnedFd>>>> {
         let mut bells = HashMap::new();
         // In the same order everywhere, so that nobody waits for one who waits for somebody else.
         let mut others: Vec<_> =
             self.members.iter().enumerate().filter(|(_, m)| m.process != w.address().process).collect();
         others.sort_by_key(|(_, m)| m.process);
+        // Who dies before there is a link to it is missed by nobody but the store.
+        let look = Cell::new(Instant::now() + LOOK_EVERY);
         for (rank, member) in others {
+            let gone = || {
+                broken()?;
+                if Instant::now() < look.get() {
+                    return Ok(());
+                }
+                // Without a store there is only the deadline.
+                let absent = absent().unwrap_or_default();
+                look.set(Instant::now() + LOOK_EVERY);
+                if absent.contains(&(rank as u32)) {
+                    let text = "it died or gave up while joining";
+                    return Err(Error::new(Code::Remote, Extent::Operation, text));
+                }
+                Ok(())
+            };
             if bells.contains_key(&member.process) {
                 continue;
             }
             let bell = w
-                .ensure_link(member, self.id, &self.secret, deadline, broken)
+                .ensure_link(member, self.id, &self.secret, deadline, &gone)
                 .map_err(|e| by(rank as u32, e))?;
             bells.insert(member.process, bell);
         }
@@ -187,7 +209,7 @@ impl World {
             if !told.contains(&process) {
                 told.push(process);
                 let fd = fd.try_clone().map_err(|e| Error::system("duplicating a descriptor", &e))?;
-                w.share_segment(&process, world, fd)?;
+                w.share_segment(&process, world, fd).map_err(|e| by(*r as u32, e))?;
             }
         }
         Ok(Some(segment))

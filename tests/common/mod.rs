@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,10 +29,17 @@ pub struct Rank {
     log: Arc<Mutex<String>>,
 }
 
-/// An address on loopback that nobody listens on.
+/// An address on loopback that nobody listens on and that the kernel gives to nobody: below the ports of connections
+/// under way, and no two alike in one process.
 pub fn store_address() -> String {
-    let l = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("tcp://{}", l.local_addr().expect("its address"))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 61 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = format!("127.0.0.1:{}", 10_000 + number % 20_000);
+        if TcpListener::bind(&address).is_ok() {
+            return format!("tcp://{address}");
+        }
+    }
 }
 
 /// CLOCK_MONOTONIC, the same on all processes of the machine.
