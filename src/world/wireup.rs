@@ -3,8 +3,8 @@
 use super::news::Watched;
 use super::{Call, World};
 use crate::config::{Config, TransportChoice};
-use crate::error::{Error, Result};
-use crate::fault::health::{Health, State};
+use crate::error::{Code, Error, Extent, Result};
+use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
 use crate::rendezvous::Membership;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -18,6 +18,11 @@ use crate::watchdog::Watchdog;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
+
+/// The rank that could not be reached, unless the world has ended for another reason.
+fn blame(e: Error, rank: u32) -> Error {
+    if e.culprit.is_some() || e.extent == Extent::World { e } else { e.by(rank) }
+}
 
 impl World {
     /// This member's place in the shared memory.
@@ -61,9 +66,15 @@ impl World {
         w.register(Arc::new(Watched(world.clone())));
         let wired = world.wire(w, deadline).and_then(|()| world.meet(deadline));
         if let Err(e) = wired {
+            if let (Code::Remote, Some(rank)) = (e.code, e.culprit) {
+                // Found out by dialling: the others shall know whose fault it is.
+                world.announce(&News::Failed { rank, reason: e.text.to_string() });
+            }
+            // A broken world's own reason says more than the step of joining that it interrupted.
+            let e = world.error().unwrap_or(e);
             // A member that fails to join is a failure for those who already have.
             world.abort();
-            return Err(world_error(&world, e));
+            return Err(e);
         }
         world.joined.store(true, Ordering::Release);
         Ok(world)
@@ -102,7 +113,7 @@ impl World {
             }
             let stream = if rank < self.rank {
                 let key = (self.id, self.epoch, self.rank, rank);
-                w.dial_data(member.tcp, key, &self.secret, deadline).map_err(|e| e.by(rank))?
+                w.dial_data(member, key, &self.secret, deadline, &broken).map_err(|e| blame(e, rank))?
             } else {
                 w.await_data((self.id, self.epoch, rank, self.rank), deadline, &broken)?
             };
@@ -138,7 +149,7 @@ impl World {
             }
             let bell = w
                 .ensure_link(member, self.id, &self.secret, deadline, broken)
-                .map_err(|e| e.by(rank as u32))?;
+                .map_err(|e| blame(e, rank as u32))?;
             bells.insert(member.process, bell);
         }
         Ok(bells)
@@ -199,14 +210,5 @@ impl World {
             peer: 0,
         };
         self.run_until(&barrier, deadline)
-    }
-}
-
-/// A broken world's own reason says more than the step of joining that it interrupted.
-fn world_error(world: &World, e: Error) -> Error {
-    let failed = world.failed_ranks();
-    match failed.first() {
-        Some(rank) if e.culprit.is_none() => e.by(*rank),
-        _ => e,
     }
 }
