@@ -1,5 +1,6 @@
 //! Groups and asynchronous operations, across worlds.
 
+use super::operate::refuse_forked;
 use super::{Call, World, background};
 use crate::error::Result;
 use crate::progress::Ticket;
@@ -50,6 +51,9 @@ impl Request {
     /// `None` while not done; else the first error of any of its operations, or success. Drives progress.
     pub fn test(&self) -> Option<Result<()>> {
         if !self.is_done() {
+            if let Err(e) = refuse_forked() {
+                return Some(Err(e));
+            }
             let now = Instant::now();
             for w in &self.worlds {
                 w.drive();
@@ -62,6 +66,9 @@ impl Request {
     /// Waits until done or `until`; `None` when the time is up. Without `until`, the operations' own deadlines bound
     /// it.
     pub fn wait(&self, until: Option<Instant>) -> Option<Result<()>> {
+        if let Err(e) = refuse_forked() {
+            return Some(Err(e));
+        }
         let drivers: Vec<&dyn Driver> = self.worlds.iter().map(|w| &**w as &dyn Driver).collect();
         wait::until(&drivers, &|| self.is_done(), until).then(|| self.ticket.result())
     }
@@ -76,6 +83,10 @@ impl Request {
             }
         }
         let drivers: Vec<&dyn Driver> = worlds.iter().map(|w| &***w as &dyn Driver).collect();
+        if refuse_forked().is_err() {
+            // Each has its error already.
+            return (!requests.is_empty()).then_some(0);
+        }
         let first = || requests.iter().position(|r| r.is_done());
         wait::until(&drivers, &|| first().is_some(), until);
         first()

@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
 use crate::rendezvous::Membership;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::transport::Endpoint;
 use crate::transport::shm::endpoint::Wiring;
@@ -57,8 +57,9 @@ impl World {
             segment: OnceLock::new(),
             bell: AtomicU32::new(0),
             peers: OnceLock::new(),
-            token: AtomicUsize::new(0),
+            outbox: Mutex::default(),
             joined: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),
