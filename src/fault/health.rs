@@ -204,7 +204,7 @@ impl Health {
             News::Broken { code, culprit, text } => {
                 v.reason = text.clone();
                 let mut e = Error::new(*code, Extent::World, text.as_str());
-                e.culprit = *culprit;
+                e.culprit = culprit.filter(|c| *c < self.nranks);
                 v.ends = self.end(State::Broken, e);
                 self.cause.get_or_insert_with(|| news.clone());
                 v.notice = v.ends.as_ref().map(|_| Notice::Broken);

@@ -33,9 +33,10 @@ impl Liveness {
         now.saturating_duration_since(self.last_heard)
     }
 
-    /// The observer itself was held up for `lag`: the peer may have spoken and could not be heard.
-    pub fn excuse(&mut self, lag: Duration) {
-        self.last_heard += lag;
+    /// The observer itself was held up for `lag`, up to `now`: the peer may have spoken and could not be heard.
+    pub fn excuse(&mut self, lag: Duration, now: Instant) {
+        // Not into the future: who was heard just now must not be excused for the time to come.
+        self.last_heard = self.last_heard.max(now.min(self.last_heard + lag));
     }
 }
 
@@ -88,7 +89,10 @@ mod tests {
         let late = lag.run(t + 5250 * MS, t + 5350 * MS, 100 * MS);
         assert_eq!(late, 5000 * MS);
         let mut l = Liveness::new(t);
-        l.excuse(late);
+        l.excuse(late, t + 5250 * MS);
         assert_eq!(l.silence(t + 5250 * MS), 250 * MS);
+        l.heard(t + 5250 * MS);
+        l.excuse(late, t + 5250 * MS);
+        assert_eq!(l.silence(t + 5350 * MS), 100 * MS, "what was heard needs no excuse");
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::sleeper::Interest;
 use crate::transport::{Endpoint, EndpointError, RecvMsg, SendMsg, Sink};
 use crate::types::{Fingerprint, OpKind, Reduction};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Collectives that are remembered for the sake of error messages.
 const REMEMBERED: usize = 32;
@@ -96,6 +96,7 @@ struct Collective {
 struct Task {
     operation: Operation,
     ticket: Arc<Ticket>,
+    since: Instant,
     deadline: Instant,
     /// Messages not yet done.
     left: usize,
@@ -169,7 +170,7 @@ impl Engine {
             ticket.complete(Err(e.clone()));
             return;
         }
-        let task = Task { operation, ticket, deadline, left: 0, collective: None };
+        let task = Task { operation, ticket, since: Instant::now(), deadline, left: 0, collective: None };
         let id = match self.free.pop() {
             Some(id) => {
                 self.tasks[id] = Some(task);
@@ -392,6 +393,8 @@ impl Engine {
                 break;
             }
         }
+        // Also of a call that ended with an error: what finished before it has others waiting.
+        moved |= !finished.is_empty();
         for id in finished.drain(..) {
             self.message_done(id);
         }
@@ -414,6 +417,7 @@ impl Engine {
                     self.running -= 1;
                     self.finish(id, Err(Error::usage(text.clone()).extent(crate::error::Extent::Operation)));
                 }
+                self.start();
                 continue;
             }
             if let Sink::Copy(dst) = r.sink {
@@ -462,8 +466,8 @@ impl Engine {
         self.tasks.iter().flatten().map(|t| t.deadline).min()
     }
 
-    /// An operation whose deadline has passed: what it is and whom it waits for.
-    pub fn overdue(&self, now: Instant) -> Option<(Fingerprint, Vec<u32>)> {
+    /// An operation whose deadline has passed: what it is, whom it waits for, and how long it has waited.
+    pub fn overdue(&self, now: Instant) -> Option<(Fingerprint, Vec<u32>, Duration)> {
         let late = |t: &Task| t.deadline <= now;
         let (id, task) =
             self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
@@ -473,21 +477,24 @@ impl Engine {
         let waits = |p: &&u32| matches!(&self.channels[**p as usize], Some(c) if c.tasks().any(|t| t == id));
         let mut peers: Vec<u32> = self.busy.iter().filter(waits).copied().collect();
         peers.sort_unstable();
-        Some((fp, peers))
+        Some((fp, peers, now.saturating_duration_since(task.since)))
     }
 
     /// Fails what waits for a peer that has left and can never be done. Answers false when that cannot be confined
-    /// to point-to-point operations: then the world has to break.
-    #[must_use]
-    pub fn give_up_peer(&mut self, peer: u32, error: &Error) -> bool {
+    /// to point-to-point operations: then the world has to break. So it has to when the peer, before it left, called
+    /// something else than this rank.
+    pub fn give_up_peer(&mut self, peer: u32, error: &Error) -> std::result::Result<bool, Trouble> {
         let mut finished = Vec::new();
-        let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return true };
+        let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return Ok(true) };
         if c.is_idle() {
-            return true;
+            return Ok(true);
         }
-        // What it did before it left counts. An error closes a direction and needs no other treatment here.
-        let _ = c.progress(&mut finished);
-        let ids = c.give_up();
+        // What it did before it left counts. Other errors close a direction and need no treatment here.
+        let mismatch = match c.progress(&mut finished) {
+            Err(e @ EndpointError::Mismatch { .. }) => Some(explain(peer, c.expected(), e)),
+            _ => None,
+        };
+        let ids = if mismatch.is_some() { Vec::new() } else { c.give_up() };
         for id in finished {
             self.message_done(id);
         }
@@ -501,7 +508,7 @@ impl Engine {
             }
         }
         self.start();
-        confined
+        mismatch.map_or(Ok(confined), Err)
     }
 
     /// Ends everything with `error`, now and for ever. When this returns, no caller's buffer is touched any more.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 200;
 /// How long to go on yielding before sleeping.
 const YIELD: Duration = Duration::from_micros(60);
+/// Turns of a wait that never gets idle after which deadlines are looked at all the same.
+const BUSY: u32 = 256;
 /// Longest sleep: a second line of defence, not a mechanism.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,7 @@ pub trait Driver {
 
 /// Drives until `done` or until the time is up. Answers whether it is done.
 pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant>) -> bool {
-    let mut idle = 0u32;
+    let (mut idle, mut busy) = (0u32, 0u32);
     let mut idle_since = None;
     loop {
         let mut moved = false;
@@ -44,6 +46,18 @@ pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Ins
         if moved {
             idle = 0;
             idle_since = None;
+            busy += 1;
+            if busy == BUSY {
+                // What moves may be other threads' operations, for ever.
+                busy = 0;
+                let now = Instant::now();
+                if limit.is_some_and(|l| now >= l) {
+                    return false;
+                }
+                for d in drivers {
+                    d.tick(now);
+                }
+            }
             continue;
         }
         idle += 1;
@@ -104,5 +118,45 @@ fn sleep(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant
                 std::thread::sleep(nap.min(Duration::from_millis(1)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// A world in which other threads' operations always move.
+    struct Restless {
+        bell: AtomicU32,
+        ticks: Cell<u32>,
+    }
+
+    impl Driver for Restless {
+        fn drive(&self) -> bool {
+            true
+        }
+
+        fn tick(&self, _now: Instant) {
+            self.ticks.set(self.ticks.get() + 1);
+        }
+
+        fn bell(&self) -> &AtomicU32 {
+            &self.bell
+        }
+
+        fn interests(&self, _out: &mut Vec<Interest>) {}
+
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_never_idle_keeps_its_limit() {
+        let world = Restless { bell: AtomicU32::new(0), ticks: Cell::new(0) };
+        let limit = Instant::now() + Duration::from_millis(10);
+        assert!(!until(&[&world], &|| Instant::now() > limit + Duration::from_secs(5), Some(limit)));
+        assert!(world.ticks.get() > 0);
     }
 }

@@ -155,6 +155,31 @@ pub fn connect_abstract(name: &[u8], deadline: Instant) -> Result<UnixStream> {
     Ok(stream)
 }
 
+/// Whether nobody listens on an abstract Unix address. Does not block.
+pub fn is_deserted_abstract(name: &[u8]) -> bool {
+    let Ok((addr, len)) = abstract_addr(name) else { return false };
+    // SAFETY: takes no pointers.
+    let fd = unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+    };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: the call above has just opened it; nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `addr` is a sockaddr_un of which the first `len` bytes are filled in.
+    let rc = unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) };
+    matches!(check(rc), Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED))
+}
+
+/// Whether nobody listens at a TCP address, as far as that is said within `limit`.
+pub fn is_deserted_tcp(addr: SocketAddr, limit: Duration) -> bool {
+    match TcpStream::connect_timeout(&addr, limit) {
+        Ok(stream) => stream.local_addr().ok() == Some(addr),
+        Err(e) => e.kind() == io::ErrorKind::ConnectionRefused,
+    }
+}
+
 /// The addresses of `host`: at once when it is numeric, else from the resolver, waiting until `deadline` at
 /// most.
 pub fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>> {
@@ -290,6 +315,7 @@ mod tests {
         let addr = listen_tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap().local_addr().unwrap();
         let begin = Instant::now();
         assert_eq!(connect_tcp(addr, soon(5000)).unwrap_err().code, Code::Remote);
+        assert!(is_deserted_tcp(addr, Duration::from_secs(5)));
         assert!(begin.elapsed() < Duration::from_secs(1));
         assert_eq!(connect_tcp(addr, Instant::now()).unwrap_err().code, Code::Timeout);
     }
@@ -304,7 +330,9 @@ mod tests {
         assert_eq!(peer_credentials(&server).unwrap().pid, std::process::id() as i32);
         assert_eq!(peer_credentials(&client).unwrap(), peer_credentials(&server).unwrap());
         assert!(cloexec(&listener) && cloexec(&client) && cloexec(&server));
+        assert!(!is_deserted_abstract(name.as_bytes()));
         drop(listener);
+        assert!(is_deserted_abstract(name.as_bytes()));
         assert_eq!(connect_abstract(name.as_bytes(), soon(1000)).unwrap_err().code, Code::Remote);
         assert!(connect_abstract(&[b'x'; 200], soon(10)).is_err());
     }

@@ -3,7 +3,7 @@
 //! A stranger costs one of a bounded number of places for a bounded time, and changes nothing.
 
 use super::{DataKey, Watchdog};
-use crate::auth::handshake::{Peer, ServerHandshake, ServerStep};
+use crate::auth::handshake::{Peer, RESPONSE, ServerHandshake, ServerStep};
 use crate::auth::{self, Purpose};
 use crate::sync::Arc;
 use crate::sys::poll::{Epoll, Interest};
@@ -84,9 +84,11 @@ struct Door<'a> {
 }
 
 pub(super) fn run(w: &Arc<Watchdog>, tcp: &TcpListener, unix: &UnixListener) {
-    if let Err(e) = serve(w, tcp, unix) {
-        tracing::error!("accepting connections ended, no further world can be joined: {e}");
-    }
+    super::for_ever("mw-accept", || {
+        if let Err(e) = serve(w, tcp, unix) {
+            tracing::error!("accepting connections failed: {e}");
+        }
+    });
 }
 
 fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()> {
@@ -174,6 +176,11 @@ impl Door<'_> {
         let mut buf = [0; 512];
         let want = p.handshake.wanted().min(buf.len());
         let n = match p.stream.read(&mut buf[..want]) {
+            Ok(0) if want == RESPONSE.min(buf.len()) => {
+                // It has only looked whether somebody is here.
+                self.pending.remove(&token);
+                return;
+            }
             Ok(0) => return self.refuse(token, "it closed in the middle of its handshake"),
             Ok(n) => n,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
@@ -225,6 +232,10 @@ fn admit(w: &Watchdog, stream: Stream, peer: &Peer) -> Result<(), String> {
             let mut inbox = w.inbox.lock();
             if inbox.len() >= INBOX {
                 return Err("too many unclaimed connections".into());
+            }
+            // With the lock held: `dismiss` takes the key away first and then what came for it.
+            if !w.keys.read().contains_key(&peer.key_id) {
+                return Err("its world has ended".into());
             }
             inbox.insert(key, s);
             drop(inbox);

@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+/// Descriptors that may wait for the message they came with.
+const MAX_FDS: usize = 4;
 /// Bytes that may wait for a peer that does not read. More means it hangs; the heartbeat will say so.
 const MAX_BACKLOG: usize = 1 << 20;
 
@@ -52,6 +54,8 @@ pub struct Received {
     pub messages: Vec<(Message, Vec<OwnedFd>)>,
     /// Why the link is over, if it is.
     pub end: Option<String>,
+    /// There may be more.
+    pub more: bool,
 }
 
 impl Link {
@@ -125,9 +129,20 @@ impl Link {
         false
     }
 
+    /// Whether something waits to be sent.
+    pub fn has_backlog(&self) -> bool {
+        self.open.load(Ordering::Relaxed) && !self.out.lock().0.is_empty()
+    }
+
+    /// Descriptors that wait for their message.
+    #[cfg(test)]
+    pub fn held_fds(&self) -> usize {
+        self.input.lock().1.len()
+    }
+
     /// Reads what is there.
     pub fn receive(&self) -> Received {
-        let mut received = Received { messages: Vec::new(), end: None };
+        let mut received = Received { messages: Vec::new(), end: None, more: true };
         let mut input = self.input.lock();
         let (bytes, fds) = &mut *input;
         let mut chunk = [0; 4096];
@@ -141,7 +156,10 @@ impl Link {
                 }
                 Ok(n) => bytes.extend_from_slice(&chunk[..n]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    received.more = false;
+                    break;
+                }
                 Err(e) => {
                     received.end = Some(format!("its control connection failed: {e}"));
                     break;
@@ -165,6 +183,13 @@ impl Link {
             }
         }
         bytes.drain(..used);
+        if bytes.is_empty() {
+            // They come with the first byte of their message: these belong to none.
+            fds.clear();
+        } else if fds.len() > MAX_FDS {
+            received.end = Some("it sent descriptors that nobody asked for".into());
+        }
+        received.more &= received.end.is_none();
         received
     }
 }

@@ -10,10 +10,13 @@
 //! it. What they find out they pass to the [`Member`]s, which decide in `fault` what follows.
 
 pub mod acceptor;
+mod dial;
 pub mod link;
 pub mod message;
 mod sentinel;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use crate::auth::{self, KeyId, Purpose};
 use crate::config::Facilities;
@@ -21,17 +24,19 @@ use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::observe::events::{self, Event, EventKind};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use crate::sys::eventfd::EventFd;
 use crate::sys::poll::{Epoll, Interest};
 use crate::sys::robust::Liveness;
 use crate::sys::{clock, interfaces, process, sleeper, socket};
 use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
+use dial::{Knock, gone, is_gone};
 use link::Link;
 use message::Message;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// A world as the watchdog sees it.
@@ -85,6 +90,10 @@ struct Early {
 
 const MAX_EARLY: usize = 256;
 const EARLY_FOR: Duration = Duration::from_secs(10);
+/// How long to wait for a peer to dial before looking whether it is still there.
+const DIAL_PATIENCE: Duration = Duration::from_millis(500);
+/// Pause before a background thread that failed begins anew.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// See the module's documentation.
 pub struct Watchdog {
@@ -224,6 +233,7 @@ impl Watchdog {
         if *members == 0 {
             keys.remove(&KeyId(world.0));
             drop(keys);
+            self.early.lock().retain(|e| e.world.0 != world);
             self.inbox.lock().retain(|k, _| k.0 != world);
             self.segments.lock().retain(|k, _| k.0 != world);
         }
@@ -305,6 +315,18 @@ impl Watchdog {
         }
     }
 
+    /// Waits, at most until `limit`, until the kernel has everything that was told to these processes: then they hear
+    /// it even if this process ends now.
+    pub fn see_off(&self, processes: impl Iterator<Item = ProcessId>, limit: Instant) {
+        let links: Vec<Arc<Link>> = {
+            let links = self.links.lock();
+            processes.filter_map(|p| links.by_process.get(&p).cloned()).collect()
+        };
+        while links.iter().any(|l| l.has_backlog()) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Delivers news to the members of a world in this process, apart from `except`. If they are not `expected`
     /// many, the missing ones hear it when they come.
     pub fn tell_local(&self, world: (WorldId, u64), except: u32, expected: usize, news: &News) {
@@ -312,11 +334,11 @@ impl Watchdog {
             let members = self.members.read();
             members.iter().filter(|m| m.world() == world && m.rank() != except).cloned().collect()
         };
-        if local.len() < expected {
-            self.keep(self.address.process, world, news.clone());
-        }
-        for m in local {
+        for m in local.iter() {
             m.hear(&self.address.process, news);
+        }
+        if local.len() < expected {
+            self.keep(self.address.process, world, news, Some(except));
         }
     }
 
@@ -338,22 +360,39 @@ impl Watchdog {
         self.members.read().iter().filter(|m| m.world() == world).cloned().collect()
     }
 
-    /// Keeps news for members that will register soon.
-    fn keep(&self, from: ProcessId, world: (WorldId, u64), news: News) {
-        let at = Instant::now();
-        let mut early = self.early.lock();
-        early.retain(|e| at.saturating_duration_since(e.at) < EARLY_FOR);
-        if early.len() < MAX_EARLY {
-            early.push_back(Early { at, from, world, news });
+    /// Keeps news for members that will register soon, if any may: who joins has been admitted before anybody can
+    /// know of it.
+    fn keep(&self, from: ProcessId, world: (WorldId, u64), news: &News, except: Option<u32>) {
+        {
+            let at = Instant::now();
+            let mut early = self.early.lock();
+            // With the lock held: `dismiss` takes the key away first and then what is kept.
+            if !self.keys.read().contains_key(&KeyId(world.0.0)) {
+                return;
+            }
+            early.retain(|e| at.saturating_duration_since(e.at) < EARLY_FOR);
+            if early.len() >= MAX_EARLY {
+                early.pop_front();
+            }
+            early.push_back(Early { at, from, world, news: news.clone() });
+        }
+        // Who has registered since the caller looked did not find it there. What is heard twice is no news.
+        let local: Vec<_> = self.members.read().iter().filter(|m| m.world() == world).cloned().collect();
+        for m in local.iter().filter(|m| Some(m.rank()) != except) {
+            m.hear(&from, news);
         }
     }
 
     fn send(&self, link: &Link, message: &Message, fds: Vec<OwnedFd>) {
         if link.send(message, fds) {
-            let both = Interest::READ | Interest::WRITE;
-            if let Err(e) = self.epoll.modify(&link.fd(), link.token, both) {
-                tracing::debug!("epoll_ctl: {e}");
-            }
+            self.set_interest(link, Interest::READ | Interest::WRITE);
+        }
+    }
+
+    fn set_interest(&self, link: &Link, interest: Interest) {
+        if let Err(e) = self.epoll.modify(&link.fd(), link.token, interest) {
+            // A link that has ended meanwhile.
+            tracing::debug!("epoll_ctl: {e}");
         }
     }
 
@@ -411,10 +450,10 @@ impl Watchdog {
         }
     }
 
-    /// Dials another member's process for a data connection.
+    /// Dials another member's process for a data connection; `give_up` ends the attempts early.
     pub fn dial_data(
         &self,
-        to: SocketAddr,
+        to: &Address,
         key: DataKey,
         secret: &Secret,
         deadline: Instant,
@@ -424,8 +463,8 @@ impl Watchdog {
         claim.extend(key.1.to_le_bytes());
         claim.extend(key.2.to_le_bytes());
         claim.extend(key.3.to_le_bytes());
-        let call = Dial { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim, deadline, give_up };
-        call.until_heard(|until| socket::connect_tcp(to, until))
+        let knock = Knock { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim: &claim };
+        knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), || is_gone(to, false))
     }
 
     /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
@@ -439,6 +478,7 @@ impl Watchdog {
         give_up: &dyn Fn() -> Result<()>,
     ) -> Result<Option<Arc<OwnedFd>>> {
         let same_host = to.host == self.address.host;
+        let mut look_again = Instant::now() + DIAL_PATIENCE;
         let mut links = self.links.lock();
         loop {
             if let Some(link) = links.by_process.get(&to.process) {
@@ -455,6 +495,15 @@ impl Watchdog {
                 links.dialling.remove(&to.process);
                 self.links_changed.notify_all();
                 dialled?;
+                continue;
+            } else if Instant::now() >= look_again {
+                // Whoever dies before it has dialled leaves no link whose end would tell.
+                drop(links);
+                if is_gone(to, same_host) {
+                    return Err(gone());
+                }
+                look_again = Instant::now() + DIAL_PATIENCE;
+                links = self.links.lock();
                 continue;
             }
             give_up()?;
@@ -474,12 +523,13 @@ impl Watchdog {
         let mut claim = self.address.process.0.to_vec();
         claim.extend(self.address.host.0);
         claim.extend(to.process.0);
-        let key = KeyId(world.0);
-        let call = Dial { key, secret, purpose: Purpose::Control, claim, deadline, give_up };
+        let knock = Knock { key: KeyId(world.0), secret, purpose: Purpose::Control, claim: &claim };
+        let is_gone = || is_gone(to, same_host);
         let socket: OwnedFd = if same_host {
-            call.until_heard(|until| socket::connect_abstract(&unix_name(&to.process), until))?.into()
+            let name = unix_name(&to.process);
+            knock.until(deadline, give_up, |soon| socket::connect_abstract(&name, soon), is_gone)?.into()
         } else {
-            call.until_heard(|until| socket::connect_tcp(to.tcp, until))?.into()
+            knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), is_gone)?.into()
         };
         self.adopt_link(to.process, to.host, socket)
     }
@@ -498,46 +548,66 @@ impl Watchdog {
             let fds = vec![copy(self.liveness.fd())?, copy(sleeper::doorbell()?.as_fd())?];
             link.send(&Message::Alive { slot }, fds);
         }
-        {
+        let old = {
             let mut links = self.links.lock();
-            if let Some(old) = links.by_process.insert(peer, link.clone()) {
-                // Only possible when the peer dialled twice; the newer one is the one it uses.
+            // The watchdog's thread waits for this lock before it looks up whom an event is about.
+            let added = self.epoll.add(&link.fd(), token, Interest::READ);
+            if let Err(e) = added {
+                if let Some(slot) = slot {
+                    self.liveness.release_slot(slot);
+                }
+                return Err(Error::system("epoll_ctl of a control link", &e));
+            }
+            let old = links.by_process.insert(peer, link.clone());
+            if let Some(old) = &old {
                 links.by_token.remove(&old.token);
             }
             links.by_token.insert(token, link.clone());
+            old
+        };
+        if let Some(old) = old {
+            // The peer found its end of the old one closed and dialled again: the newer one is the one it uses.
+            self.retire_link(&old);
+            self.hear_out(&old, &old.hearing.lock());
         }
-        self.epoll
-            .add(&link.fd(), token, Interest::READ)
-            .map_err(|e| Error::system("epoll_ctl of a control link", &e))?;
         self.links_changed.notify_all();
+        self.kick_sentinel();
         self.nudge();
         Ok(())
     }
 
-    /// A process is gone: its links go, and every world it was in hears it.
-    fn process_died(&self, process: &ProcessId, reason: &str, tell: bool) {
-        let link = {
+    /// Lets go of what belongs to a link that is not in the tables any more.
+    fn retire_link(&self, link: &Link) {
+        link.open.store(false, Ordering::Relaxed);
+        if let Err(e) = self.epoll.delete(&link.fd()) {
+            tracing::debug!("epoll_ctl: {e}");
+        }
+        if let Some(slot) = link.slot {
+            self.liveness.release_slot(slot);
+        }
+    }
+
+    /// The process at the other end of a link is gone, or as good as gone: every world it was in hears it.
+    fn process_died(&self, link: &Link, reason: &str, tell: bool) {
+        let process = &link.peer;
+        {
             let mut links = self.links.lock();
-            let link = links.by_process.remove(process);
-            if let Some(l) = &link {
-                links.by_token.remove(&l.token);
+            if links.by_process.get(process).is_none_or(|current| current.token != link.token) {
+                // Another thread was first, and may be reading the last words just now; or a newer link is here.
+                return;
             }
-            link
-        };
-        if let Some(link) = link {
-            link.open.store(false, Ordering::Relaxed);
-            if let Err(e) = self.epoll.delete(&link.fd()) {
-                tracing::debug!("epoll_ctl: {e}");
-            }
-            if let Some(slot) = link.slot {
-                self.liveness.release_slot(slot);
-            }
-            if link.host == self.address.host {
-                self.pass_on(process);
-                // The kernel may report the death before we have read its last words: who said good-bye has not
-                // failed. Only for this machine's processes, which never speak of others' deaths: no cycle of locks.
-                self.hear_out(&link);
-            }
+            links.by_process.remove(process);
+            links.by_token.remove(&link.token);
+        }
+        self.retire_link(link);
+        // The death may be known before its last words have been read: who said good-bye has not failed.
+        if link.host == self.address.host {
+            self.pass_on(process);
+            self.hear_out(link, &link.hearing.lock());
+        } else if let Some(in_order) = link.hearing.try_lock() {
+            // This thread may be here because another such link spoke of this one's end: two that wait for each other
+            // would never end.
+            self.hear_out(link, &in_order);
         }
         for m in self.has_members_in(process) {
             m.process_failed(process, reason, tell);
@@ -565,15 +635,24 @@ impl Watchdog {
         crate::sys::futex::wake_all(&self.kick);
     }
 
-    fn receive(&self, link: &Arc<Link>) {
-        if let Some(why) = self.hear_out(link) {
-            self.process_died(&link.peer, &why, false);
+    fn receive(&self, link: &Link) {
+        let (end, _) = self.hear(link, &link.hearing.lock());
+        if let Some(why) = end {
+            // All who share its machine see a process die, and tell the other machines. A connection that ends
+            // otherwise may have ended for us alone.
+            let died = link.watch.get().is_some_and(|watch| watch.is_dead());
+            self.process_died(link, &why, !died);
         }
     }
 
-    /// Acts upon everything a peer has said. Answers why it will say no more, if that is so.
-    fn hear_out(&self, link: &Arc<Link>) -> Option<String> {
-        let _in_order = link.hearing.lock();
+    /// Acts upon what a peer has said, all of it.
+    fn hear_out(&self, link: &Link, in_order: &MutexGuard<'_, ()>) {
+        while self.hear(link, in_order).1 {}
+    }
+
+    /// Acts upon a part of what a peer has said. Answers why it will say no more, if that is so, and whether there may
+    /// be more to hear. Whoever calls holds the link's `hearing`.
+    fn hear(&self, link: &Link, _in_order: &MutexGuard<'_, ()>) -> (Option<String>, bool) {
         let received = link.receive();
         if !received.messages.is_empty() {
             link.liveness.lock().heard(Instant::now());
@@ -581,10 +660,10 @@ impl Watchdog {
         for (message, fds) in received.messages {
             self.handle(link, message, fds);
         }
-        received.end
+        (received.end, received.more)
     }
 
-    fn handle(&self, link: &Arc<Link>, message: Message, fds: Vec<OwnedFd>) {
+    fn handle(&self, link: &Link, message: Message, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         match message {
             Message::Heartbeat => {}
@@ -604,18 +683,21 @@ impl Watchdog {
                 self.kick_sentinel();
             }
             Message::Segment { world, epoch } => {
-                if let Some(fd) = fds.next()
-                    && self.keys.read().contains_key(&KeyId(world.0))
-                {
-                    self.segments.lock().insert((world, epoch), fd);
+                let Some(fd) = fds.next() else { return };
+                let mut segments = self.segments.lock();
+                // With the lock held: `dismiss` takes the key away first and then what came for it.
+                if self.keys.read().contains_key(&KeyId(world.0)) {
+                    segments.insert((world, epoch), fd);
                     self.segments_changed.notify_all();
                 }
             }
             Message::ProcessDied { process } => {
-                let said_by_neighbour = link.host != self.address.host
-                    && self.links.lock().by_process.get(&process).is_some_and(|l| l.host == link.host);
-                if said_by_neighbour {
-                    self.process_died(&process, "its process died, says its machine", false);
+                if link.host == self.address.host {
+                    return;
+                }
+                let theirs = self.links.lock().by_process.get(&process).cloned();
+                if let Some(theirs) = theirs.filter(|l| l.host == link.host) {
+                    self.process_died(&theirs, "its process died, says its machine", false);
                 }
             }
             Message::Calling { world, epoch, rank, call } => {
@@ -628,7 +710,7 @@ impl Watchdog {
                 let local: Vec<_> =
                     self.members.read().iter().filter(|m| m.world() == world).cloned().collect();
                 if local.is_empty() {
-                    return self.keep(link.peer, world, news);
+                    return self.keep(link.peer, world, &news, None);
                 }
                 for m in local {
                     m.hear(&link.peer, &news);
@@ -645,62 +727,15 @@ fn forked() -> Error {
     )
 }
 
-/// How long a refusal is not taken for the last word: a member refuses when it has given up joining, and why it has
-/// is usually on its way here.
-const REFUSED_FOR: Duration = Duration::from_millis(300);
-
-/// How long one attempt waits.
-const SILENT_FOR: Duration = Duration::from_secs(2);
-
-/// A connection to another member's process.
-struct Dial<'a> {
-    key: KeyId,
-    secret: &'a Secret,
-    purpose: Purpose,
-    claim: Vec<u8>,
-    deadline: Instant,
-    give_up: &'a dyn Fn() -> Result<()>,
-}
-
-impl Dial<'_> {
-    /// Connects and proves itself. Again, if the other side hangs up in the middle: it sheds strangers when there are
-    /// too many, and cannot know who is one. Again, if it says nothing: only whoever looks up now and then hears that
-    /// it has been stopped. `Code::Remote`: it is gone, or has given up.
-    fn until_heard<S: auth::Timed>(&self, connect: impl Fn(Instant) -> Result<S>) -> Result<S> {
-        let mut pause = Duration::from_millis(1);
-        let mut refused = None;
-        loop {
-            let until = self.deadline.min(Instant::now() + SILENT_FOR);
-            let heard = connect(until).and_then(|mut stream| {
-                auth::dial(&mut stream, self.key, self.secret, self.purpose, &self.claim, until)
-                    .map(|_| stream)
-                    // Unlike what goes wrong with connecting, this may be different the next time.
-                    .map_err(
-                        |e| if e.code == Code::System { Error { code: Code::InProgress, ..e } } else { e },
-                    )
-            });
-            let e = match heard {
-                Ok(stream) => return Ok(stream),
-                Err(e) => e,
-            };
-            let now = Instant::now();
-            match e.code {
-                Code::InProgress | Code::Timeout => {}
-                // The secret is right: it has been proven to the store.
-                Code::Unauthorized if now < *refused.get_or_insert(now) + REFUSED_FOR => {}
-                Code::Unauthorized => {
-                    let text = "it has given up joining";
-                    return Err(Error::new(Code::Remote, Extent::Operation, text));
-                }
-                _ => return Err(e),
-            }
-            (self.give_up)()?;
-            if now + pause >= self.deadline {
-                return Err(Error::timeout(format!("joining: no answer from another member in time ({e})")));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
+/// Runs a thread's body again when it comes back or panics: what depends on this thread must not wait in vain.
+fn for_ever(name: &str, body: impl Fn()) {
+    loop {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(&body)) {
+            tracing::error!("{name}: a panic was caught, which is a bug in multiworld");
+            // Dropping a payload can panic again.
+            std::mem::forget(payload);
         }
+        std::thread::sleep(RESTART_PAUSE);
     }
 }
 

@@ -13,6 +13,10 @@ const SHORT: Duration = Duration::from_millis(1);
 
 pub(super) fn run(w: &Arc<Watchdog>) {
     process::raise_thread_priority();
+    super::for_ever("mw-sentinel", || watch(w));
+}
+
+fn watch(w: &Watchdog) {
     let mut waitv = w.facilities.futex_waitv;
     if !waitv {
         tracing::warn!("futex_waitv is disabled: deaths on this machine are looked for every {SHORT:?}");
@@ -32,7 +36,7 @@ pub(super) fn run(w: &Arc<Watchdog>) {
         let mut died = false;
         for link in &links {
             if link.watch.get().is_some_and(|x| x.is_dead()) {
-                w.process_died(&link.peer, "its process died", false);
+                w.process_died(link, "its process died", false);
                 died = true;
             }
         }

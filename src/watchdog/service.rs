@@ -12,8 +12,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Tick without any world.
+/// Tick without any world and any peer.
 const RELAXED: Duration = Duration::from_secs(1);
+/// Tick without any world: a peer may be about to join one with us, and will not wait long for a sign of life.
+const ATTENTIVE: Duration = Duration::from_millis(100);
 /// Shortest tick.
 const SHORTEST: Duration = Duration::from_millis(2);
 
@@ -28,11 +30,20 @@ pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<()> {
 fn period(w: &Watchdog) -> Duration {
     let members = w.members.read();
     let wanted = members.iter().map(|m| m.heartbeat_interval().min(m.heartbeat_timeout() / 10)).min();
-    wanted.unwrap_or(RELAXED).max(SHORTEST)
+    drop(members);
+    match wanted {
+        Some(every) => every.max(SHORTEST),
+        None if w.links.lock().by_process.is_empty() => RELAXED,
+        None => ATTENTIVE,
+    }
 }
 
 pub(super) fn run(w: &Arc<Watchdog>) {
     process::raise_thread_priority();
+    super::for_ever("mw-watchdog", || serve(w));
+}
+
+fn serve(w: &Watchdog) {
     let mut events = Vec::new();
     let mut next = Instant::now();
     let mut lag = Lag::new(next);
@@ -62,11 +73,12 @@ pub(super) fn run(w: &Arc<Watchdog>) {
                 w.store_lost(e.token);
                 continue;
             };
-            if e.writable()
-                && !link.flush()
-                && let Err(e) = w.epoll.modify(&link.fd(), link.token, Interest::READ)
-            {
-                tracing::debug!("epoll_ctl: {e}");
+            if e.writable() && !link.flush() {
+                w.set_interest(&link, Interest::READ);
+                if link.has_backlog() {
+                    // Queued, and the interest set, between the two calls above.
+                    w.set_interest(&link, Interest::READ | Interest::WRITE);
+                }
             }
             if e.readable() || e.hangup() {
                 w.receive(&link);
@@ -78,10 +90,11 @@ pub(super) fn run(w: &Arc<Watchdog>) {
 fn tick(w: &Watchdog, now: Instant, late: Duration) {
     w.liveness.beat();
     let links: Vec<Arc<Link>> = w.links.lock().by_process.values().cloned().collect();
+    let strictest = w.members.read().iter().map(|m| m.heartbeat_timeout()).min();
     for link in links {
         if let Some(watch) = link.watch.get() {
             if watch.is_dead() {
-                w.process_died(&link.peer, "its process died", false);
+                w.process_died(&link, "its process died", false);
                 continue;
             }
             link.liveness.lock().beat(watch.heartbeat(), now);
@@ -90,10 +103,10 @@ fn tick(w: &Watchdog, now: Instant, late: Duration) {
         }
         let silence = {
             let mut l = link.liveness.lock();
-            l.excuse(late);
+            l.excuse(late, now);
             l.silence(now)
         };
-        if silence >= SHORTEST {
+        if strictest.is_some_and(|limit| silence >= limit) {
             accuse(w, &link, silence);
         }
     }

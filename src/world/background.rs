@@ -1,11 +1,14 @@
 //! The thread that drives asynchronous operations nobody waits for. Started by the first of them.
 
 use super::{Request, World};
+use crate::error::Code;
+use crate::fault::health::News;
 use crate::progress::wait::{self, Driver};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::sys::sleeper::{self, Interest};
 use crate::sys::{bell, process};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 struct Mailbox {
@@ -32,6 +35,50 @@ impl Driver for Mailbox {
 
     fn deadline(&self) -> Option<Instant> {
         None
+    }
+}
+
+/// A world as this thread drives it: a panic ends the world, as at the C boundary, and not the thread.
+struct Careful(Arc<World>);
+
+impl Careful {
+    fn guard<R: Default>(&self, body: impl FnOnce(&World) -> R) -> R {
+        catch_unwind(AssertUnwindSafe(|| body(&self.0))).unwrap_or_else(|payload| {
+            tracing::error!(world = self.0.name(), "a panic was caught, which is a bug in multiworld");
+            // Dropping a payload can panic again.
+            std::mem::forget(payload);
+            let text = format!("a bug in multiworld ended world '{}'", self.0.name());
+            let news = News::Broken { code: Code::Internal, culprit: None, text };
+            if let Err(second) = catch_unwind(AssertUnwindSafe(|| {
+                self.0.announce(&news);
+                self.0.abort();
+            })) {
+                std::mem::forget(second);
+            }
+            R::default()
+        })
+    }
+}
+
+impl Driver for Careful {
+    fn drive(&self) -> bool {
+        self.guard(World::drive)
+    }
+
+    fn tick(&self, now: Instant) {
+        self.guard(|w| w.tick(now));
+    }
+
+    fn bell(&self) -> &AtomicU32 {
+        self.0.bell()
+    }
+
+    fn interests(&self, out: &mut Vec<Interest>) {
+        self.0.interests(out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.0.deadline()
     }
 }
 
@@ -64,14 +111,14 @@ fn run(mailbox: &Mailbox) {
             list.retain(|r| !r.is_done());
             list.clone()
         };
-        let mut worlds: Vec<Arc<World>> = Vec::new();
+        let mut worlds: Vec<Careful> = Vec::new();
         for w in requests.iter().flat_map(|r| r.worlds()) {
-            if !worlds.iter().any(|x| Arc::ptr_eq(x, w)) {
-                worlds.push(w.clone());
+            if !worlds.iter().any(|x| Arc::ptr_eq(&x.0, w)) {
+                worlds.push(Careful(w.clone()));
             }
         }
         let mut drivers: Vec<&dyn Driver> = vec![mailbox];
-        drivers.extend(worlds.iter().map(|w| &**w as &dyn Driver));
+        drivers.extend(worlds.iter().map(|w| w as &dyn Driver));
         let changed =
             || mailbox.version.load(Ordering::Acquire) != version || requests.iter().any(|r| r.is_done());
         wait::until(&drivers, &changed, None);

@@ -2,7 +2,9 @@
 
 use super::tests::{config, recv, send};
 use super::{Request, World};
-use crate::config::TransportChoice;
+use crate::config::{Config, TransportChoice};
+use crate::error::Code;
+use crate::observe::events::{self, EventKind};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -27,4 +29,107 @@ fn a_wait_for_several_worlds_is_woken_by_a_thread_of_this_process() {
         assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
     });
     a.iter().chain(&b).for_each(|w| w.destroy().unwrap());
+}
+
+#[test]
+fn finalizing_beside_other_threads_makes_nobody_a_culprit() {
+    for transport in [TransportChoice::Shm, TransportChoice::Tcp] {
+        for round in 0..40 {
+            let worlds = World::init_all(2, &config(transport)).unwrap();
+            std::thread::scope(|s| {
+                let (a, b) = (&worlds[0], &worlds[1]);
+                let sender = s.spawn(move || {
+                    loop {
+                        if let Err(e) = a.run(&send(&[1.0], 1)) {
+                            break e;
+                        }
+                    }
+                });
+                let receiver = s.spawn(move || {
+                    loop {
+                        let mut x = [0.0];
+                        if let Err(e) = b.run(&recv(&mut x, 0)) {
+                            break e;
+                        }
+                    }
+                });
+                std::thread::sleep(Duration::from_micros(200 * round));
+                a.finalize().unwrap();
+                assert_eq!(sender.join().unwrap().code, Code::InvalidUsage);
+                assert_eq!(receiver.join().unwrap().culprit, Some(0));
+            });
+            for w in &worlds {
+                assert_eq!(w.failed_ranks(), [0; 0]);
+                w.destroy().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn survivors_who_end_their_connections_have_not_failed() {
+    let c = Config { heartbeat_timeout: Duration::from_millis(100), ..config(TransportChoice::Shm) };
+    let worlds = World::init_all(3, &c).unwrap();
+    // Rank 1 has heard of the failure first and ended its connections.
+    worlds[0].suspect(1);
+    worlds[2].abort();
+    assert_eq!(worlds[0].failed_ranks(), [2]);
+    std::thread::sleep(Duration::from_millis(400));
+    for w in &worlds[..2] {
+        assert_eq!(w.failed_ranks(), [2]);
+        w.destroy().unwrap();
+    }
+}
+
+#[test]
+fn a_forked_process_leaves_its_parents_worlds_alone() {
+    for transport in [TransportChoice::Shm, TransportChoice::Tcp] {
+        let worlds = World::init_all(2, &config(transport)).unwrap();
+        let mut x = [0.0];
+        let pending = Request::submit(vec![(worlds[1].clone(), recv(&mut x, 0))], false);
+        // SAFETY: the child calls nothing that needs another thread of its parent.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let refused = |r: crate::error::Result<()>| r.is_err_and(|e| e.code == Code::InvalidUsage);
+            worlds[0].abort();
+            let all = [
+                refused(worlds[0].run(&send(&[1.0], 1))),
+                refused(worlds[0].revoke()),
+                refused(worlds[0].finalize()),
+                refused(worlds[0].destroy()),
+                pending.test().is_some_and(refused),
+                pending.wait(None).is_some_and(refused),
+                worlds[0].split(0, 0, None).is_err(),
+            ];
+            let failed = all.iter().position(|ok| !ok).map_or(0, |i| i as i32 + 1);
+            // SAFETY: ends the child without running what belongs to the parent.
+            unsafe { libc::_exit(failed) };
+        }
+        let mut status = 0;
+        // SAFETY: the child of this process, and a place for its status.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        worlds[0].run(&send(&[7.0], 1)).unwrap();
+        pending.wait(None).unwrap().unwrap();
+        assert_eq!(x, [7.0]);
+        worlds.iter().for_each(|w| w.destroy().unwrap());
+    }
+}
+
+#[test]
+fn events_wait_until_their_world_has_a_handle() {
+    let worlds = World::init_all(2, &config(TransportChoice::Shm)).unwrap();
+    worlds[0].destroy().unwrap();
+    const TOKEN: usize = usize::MAX - 4711;
+    worlds[1].set_token(TOKEN);
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let e = events::next(Some(until)).unwrap();
+        assert_ne!(e.world_token, 0);
+        if e.world_token == TOKEN {
+            assert_eq!((e.kind, e.rank), (EventKind::RankLeft, Some(0)));
+            break;
+        }
+    }
+    worlds[1].destroy().unwrap();
 }

@@ -33,10 +33,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::fault::health::Health;
 use crate::progress::Engine;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::transport::shm::Segment;
 use crate::types::{Address, Secret, WorldId};
+use news::Outbox;
 use std::time::{Duration, Instant};
 
 /// Counters of a world.
@@ -73,9 +74,11 @@ pub struct World {
     /// The bell of a world without shared memory.
     bell: AtomicU32,
     peers: OnceLock<(u32, u32)>,
-    token: AtomicUsize,
-    /// Joined: from now on events are published.
+    outbox: Mutex<Outbox>,
+    /// All members have been connected.
     joined: AtomicBool,
+    /// A thread found the engine locked.
+    refused: AtomicBool,
     /// Destroyed, aborted or failed to join.
     forgotten: AtomicBool,
     /// Peers whose connection ended for a reason not known yet, and until when to wait for it.
@@ -129,19 +132,19 @@ impl World {
     /// Counters.
     pub fn stats(&self) -> Stats {
         let (shm_peers, tcp_peers) = self.peers.get().copied().unwrap_or_default();
-        let e = self.engine.lock();
+        let (operations, bytes) = self.with_engine(|e| (e.operations, e.bytes));
         Stats {
-            operations: e.operations,
-            bytes_sent: e.bytes.0,
-            bytes_received: e.bytes.1,
+            operations,
+            bytes_sent: bytes.0,
+            bytes_received: bytes.1,
             shm_peers,
             tcp_peers,
             memory_bytes: self.segment.get().map_or(0, |s| s.len() as u64),
         }
     }
 
-    /// The number that C sees as the world's handle, so that events can name it.
+    /// The number that C sees as the world's handle, so that events can name it. Events wait for it.
     pub fn set_token(&self, token: usize) {
-        self.token.store(token, Ordering::Release);
+        self.outbox.lock().open(token);
     }
 }

@@ -1,13 +1,14 @@
 //! What becomes of news about a world: its state, its pending operations, the events, the other members.
 
+use super::operate::refuse_forked;
 use super::{State, World};
 use crate::error::{Code, Error, Result};
 use crate::fault::health::{Health, News, Notice, Verdict};
 use crate::observe::events::{self, Event, EventKind};
-use crate::progress::wait;
+use crate::progress::{Engine, wait};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::sys::clock;
+use crate::sys::{clock, process};
 use crate::types::{Fingerprint, ProcessId, WorldId};
 use crate::watchdog::{Member, Watchdog};
 use std::collections::BTreeSet;
@@ -15,6 +16,35 @@ use std::time::{Duration, Instant};
 
 /// How long aborting waits for a thread that is in the middle of moving bytes.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+/// Silence of a peer that is tolerated at least while joining.
+const JOINING_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long leaving waits at most for the others' ears.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Events on their way to the application, in order.
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// The number that C sees as the world's handle; 0 until it has one.
+    token: usize,
+    /// Events that came before the handle: without it nobody could tell what they are about.
+    held: Vec<Event>,
+}
+
+impl Outbox {
+    fn push(&mut self, event: Event) {
+        match self.token {
+            0 => self.held.push(event),
+            token => events::publish(Event { world_token: token, ..event }),
+        }
+    }
+
+    /// The handle is known.
+    pub fn open(&mut self, token: usize) {
+        self.token = token;
+        std::mem::take(&mut self.held).into_iter().for_each(|e| self.push(e));
+    }
+}
 
 impl World {
     /// Takes in a piece of news; answers whether it was any.
@@ -37,28 +67,29 @@ impl World {
         self.ring();
         tracing::info!(world = &*self.name, epoch = self.epoch, rank = self.rank, "{}", verdict.reason);
         // Whoever aborted has taken his leave: what the others make of it is no event for him.
-        if self.joined.load(Ordering::Acquire) && state != State::Aborted {
-            let (kind, rank) = match notice {
-                Notice::RankFailed(r) => (EventKind::RankFailed, Some(r)),
-                Notice::RankLeft(r) => (EventKind::RankLeft, Some(r)),
-                Notice::Revoked => (EventKind::WorldRevoked, None),
-                Notice::Broken => (EventKind::WorldBroken, None),
-            };
-            let code = match (notice, state) {
-                (Notice::RankLeft(_), State::Active) => None,
-                _ => self.error().map(|e| e.code),
-            };
-            events::publish(Event {
-                kind,
-                code,
-                world_token: self.token.load(Ordering::Acquire),
-                world_name: self.name.clone(),
-                epoch: self.epoch,
-                rank,
-                timestamp_ns: clock::monotonic_ns(),
-                reason: verdict.reason.into(),
-            });
+        if state == State::Aborted {
+            return true;
         }
+        let (kind, rank) = match notice {
+            Notice::RankFailed(r) => (EventKind::RankFailed, Some(r)),
+            Notice::RankLeft(r) => (EventKind::RankLeft, Some(r)),
+            Notice::Revoked => (EventKind::WorldRevoked, None),
+            Notice::Broken => (EventKind::WorldBroken, None),
+        };
+        let code = match (notice, state) {
+            (Notice::RankLeft(_), State::Active) => None,
+            _ => self.error().map(|e| e.code),
+        };
+        self.outbox.lock().push(Event {
+            kind,
+            code,
+            world_token: 0,
+            world_name: self.name.clone(),
+            epoch: self.epoch,
+            rank,
+            timestamp_ns: clock::monotonic_ns(),
+            reason: verdict.reason.into(),
+        });
         true
     }
 
@@ -82,9 +113,19 @@ impl World {
         w.tell_local(world, self.rank, here - 1, news);
     }
 
+    /// The application may end the process as soon as it has left its worlds. Then the others must know that it has,
+    /// or they take the end for a failure.
+    fn see_off(&self) {
+        if let Ok(w) = Watchdog::get(None) {
+            // Who does not read for so long is taken for failed itself.
+            let limit = Instant::now() + self.config.heartbeat_timeout.min(FAREWELL);
+            w.see_off(self.members.iter().map(|m| m.process), limit);
+        }
+    }
+
     /// Breaks the world for everybody.
     pub fn revoke(&self) -> Result<()> {
-        self.own()?;
+        refuse_forked()?;
         if self.state() == State::Active {
             self.announce(&News::Revoked { by: self.rank });
         }
@@ -93,7 +134,7 @@ impl World {
 
     /// Leaves at once: everything under way here ends, the others see this rank fail. Never waits for a peer.
     pub fn abort(&self) {
-        if self.own().is_err() || self.forgotten.load(Ordering::Acquire) {
+        if self.forgotten.load(Ordering::Acquire) || process::is_forked() {
             return;
         }
         let (error, news) = {
@@ -120,45 +161,58 @@ impl World {
 
     /// Finishes what was accepted and tells the others that this member leaves.
     pub fn finalize(&self) -> Result<()> {
-        self.own()?;
         if self.state() == State::Finalized {
             return Ok(());
         }
         if let Some(e) = self.error() {
             return Err(e);
         }
+        refuse_forked()?;
         let until = Instant::now() + self.config.timeout;
-        let idle = || self.engine.lock().is_idle();
-        if !wait::until(&[self], &idle, Some(until)) {
-            return Err(Error::timeout(format!(
-                "finalizing world '{}': operations are still under way",
-                self.name
-            )));
-        }
-        {
-            let mut health = self.health.lock();
-            if !health.finalize() {
-                return health.error().cloned().map_or(Ok(()), Err);
+        let idle = || self.with_engine(|e| e.is_idle());
+        loop {
+            if !wait::until(&[self], &idle, Some(until)) || Instant::now() >= until {
+                return Err(Error::timeout(format!(
+                    "finalizing world '{}': operations are still under way",
+                    self.name
+                )));
             }
-            self.state.store(health.state() as u8, Ordering::Release);
+            if let Some(result) = self.with_engine(|e| self.retire(e)) {
+                result?;
+                self.tell_all(&News::Left { rank: self.rank });
+                self.see_off();
+                return Ok(());
+            }
         }
-        let error = self.error().unwrap_or_else(|| Error::internal("finalized"));
-        self.engine.lock().retire(&error);
-        self.tell_all(&News::Left { rank: self.rank });
-        Ok(())
+    }
+
+    /// Ends an idle world in good order; `None` when another thread has posted something meanwhile. Posting takes the
+    /// engine, too: no operation slips in between the look and the end.
+    fn retire(&self, engine: &mut Engine) -> Option<Result<()>> {
+        if !engine.is_idle() {
+            return None;
+        }
+        let mut health = self.health.lock();
+        let ended = health.finalize();
+        self.state.store(health.state() as u8, Ordering::Release);
+        let error = health.error().cloned();
+        drop(health);
+        Some(match error {
+            Some(e) if !ended => Err(e),
+            e => {
+                engine.retire(&e.unwrap_or_else(|| Error::internal("finalized without a trace")));
+                Ok(())
+            }
+        })
     }
 
     /// Finalizes if that has not been done, and frees everything. The world is gone whatever this answers.
     pub fn destroy(&self) -> Result<()> {
-        self.own()?;
         if self.forgotten.load(Ordering::Acquire) {
             return Ok(());
         }
+        refuse_forked()?;
         let result = if self.state() == State::Active { self.finalize() } else { Ok(()) };
-        if self.state() != State::Finalized {
-            let farewell = self.health.lock().farewell();
-            farewell.iter().for_each(|n| self.tell_all(n));
-        }
         let error = self.error().unwrap_or_else(|| {
             Error::new(Code::InvalidUsage, crate::error::Extent::World, "the world was destroyed")
         });
@@ -170,6 +224,13 @@ impl World {
                 drop(e.dismantle());
             }
             None => tracing::error!(world = &*self.name, "destroyed while in use; its resources are leaked"),
+        }
+        if self.state() != State::Finalized {
+            // Not before the engine has ended: who hears that this rank has left takes back the buffers that this
+            // rank may have been reading.
+            let farewell = self.health.lock().farewell();
+            farewell.iter().for_each(|n| self.tell_all(n));
+            self.see_off();
         }
         self.ring();
         self.forget();
@@ -205,7 +266,9 @@ impl Member for Watched {
     }
 
     fn heartbeat_timeout(&self) -> Duration {
-        self.0.config.heartbeat_timeout
+        let limit = self.0.config.heartbeat_timeout;
+        // Until all have joined, a peer may not yet know how often this world wants to hear from it.
+        if self.0.joined.load(Ordering::Acquire) { limit } else { limit.max(JOINING_SILENCE) }
     }
 
     fn heartbeat_interval(&self) -> Duration {
@@ -237,10 +300,8 @@ impl Member for Watched {
         {
             return;
         }
+        // No more than that on the watchdog's thread: whoever waits for a member that has left is woken, and finds out.
         self.0.digest(news, Health::hear_from);
-        if let News::Left { .. } = news {
-            self.0.settle_leavers();
-        }
     }
 
     fn compare(&self, from: &ProcessId, rank: u32, call: &Fingerprint) {

@@ -4,9 +4,9 @@ use super::{Call, State, World};
 use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::progress::wait::{self, Driver};
-use crate::progress::{Ticket, Trouble};
+use crate::progress::{Engine, Ticket, Trouble};
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sys::sleeper::{self, Interest};
 use crate::sys::{bell, process};
 use crate::types::{Fingerprint, OpKind, ProcessId};
@@ -17,6 +17,15 @@ use std::time::{Duration, Instant};
 const STUCK: Duration = Duration::from_millis(100);
 /// How long the watchdog waits for a look at an engine that is at work; an engine at work is not stuck.
 const GLANCE: Duration = Duration::from_millis(2);
+
+/// Refuses what a fork of the member's process does. Nothing of a world may be touched there: its memory is not
+/// mapped, its locks may be held by threads that do not exist, and its sockets are the parent's.
+pub(super) fn refuse_forked() -> Result<()> {
+    if process::is_forked() {
+        return Err(Error::usage("world: it belongs to the process that this one was forked from"));
+    }
+    Ok(())
+}
 
 impl World {
     /// Runs one operation to its end on the calling thread.
@@ -38,18 +47,9 @@ impl World {
         ticket.result()
     }
 
-    /// Refuses what a fork of the member's process does. Nothing of a world may be touched there: its memory is not
-    /// mapped, its locks may be held by threads that do not exist, and its sockets are the parent's.
-    pub(super) fn own(&self) -> Result<()> {
-        if process::is_forked() {
-            return Err(forked());
-        }
-        Ok(())
-    }
-
     /// Starts a checked operation, or queues it behind those before it.
     pub(super) fn post(&self, call: &Call, ticket: &Arc<Ticket>, deadline: Instant) {
-        if let Err(e) = self.own() {
+        if let Err(e) = refuse_forked() {
             ticket.complete(Err(e));
             return;
         }
@@ -58,7 +58,40 @@ impl World {
             ticket.complete(Err(e));
             return;
         }
-        self.engine.lock().post(self.operation(call), ticket.clone(), deadline);
+        self.with_engine(|e| e.post(self.operation(call), ticket.clone(), deadline));
+    }
+
+    /// Runs `body` with the engine.
+    pub(super) fn with_engine<R>(&self, body: impl FnOnce(&mut Engine) -> R) -> R {
+        let answer = body(&mut self.engine.lock());
+        self.let_in();
+        answer
+    }
+
+    /// Runs `body` with the engine unless another thread has it, which then rings when it lets go: whoever is
+    /// refused may go to sleep, and what it came for is not forgotten.
+    pub(super) fn try_engine<R>(&self, body: impl FnOnce(&mut Engine) -> R) -> Option<R> {
+        let mut engine = match self.engine.try_lock() {
+            Some(engine) => engine,
+            None => {
+                self.refused.store(true, Ordering::Relaxed);
+                // Pairs with the fence in `let_in`: either the lock is free by now, or its holder sees the mark.
+                fence(Ordering::SeqCst);
+                self.engine.try_lock()?
+            }
+        };
+        let answer = body(&mut engine);
+        drop(engine);
+        self.let_in();
+        Some(answer)
+    }
+
+    /// After the engine was unlocked: wakes whoever was refused meanwhile.
+    fn let_in(&self) {
+        fence(Ordering::SeqCst);
+        if self.refused.load(Ordering::Relaxed) && self.refused.swap(false, Ordering::Relaxed) {
+            self.ring();
+        }
     }
 
     /// Rings this member's own bell: another thread may wait for what this one has just done.
@@ -134,7 +167,7 @@ impl World {
     }
 
     /// The connection to a peer has ended: usually the reason is already on its way here.
-    fn suspect(&self, peer: u32) {
+    pub(super) fn suspect(&self, peer: u32) {
         if !self.health.lock().has_left(peer) {
             self.suspects.lock().push((peer, Instant::now() + self.config.heartbeat_timeout));
         }
@@ -157,12 +190,13 @@ impl World {
             }
             let text = format!("rank {rank} has left world '{}'", self.name);
             let error = Error::new(Code::Remote, Extent::Operation, text.as_str()).by(rank);
-            let confined = self.engine.lock().give_up_peer(rank, &error);
-            if confined {
-                self.ring();
-            } else {
-                let text = format!("{text}: the collective under way cannot complete");
-                self.announce(&News::Broken { code: Code::Remote, culprit: Some(rank), text });
+            match self.with_engine(|e| e.give_up_peer(rank, &error)) {
+                Ok(true) => self.ring(),
+                Ok(false) => {
+                    let text = format!("{text}: the collective under way cannot complete");
+                    self.announce(&News::Broken { code: Code::Remote, culprit: Some(rank), text });
+                }
+                Err(mismatch) => self.trouble(mismatch),
             }
         }
     }
@@ -172,6 +206,10 @@ impl World {
         let mut late = Vec::new();
         let open = {
             let mut suspects = self.suspects.lock();
+            if self.state() != State::Active {
+                // Connections end with a world; those who end them live.
+                suspects.clear();
+            }
             suspects.retain(|(rank, until)| {
                 let is_late = *until <= now;
                 if is_late {
@@ -194,30 +232,21 @@ impl World {
     }
 }
 
-/// What a fork of a member's process is told.
-pub(super) fn forked() -> Error {
-    Error::usage("world: it belongs to the process that this one was forked from")
-}
-
 impl Driver for World {
     fn drive(&self) -> bool {
         if process::is_forked() {
             return false;
         }
         // Whoever holds the lock drives; everybody is rung when something moved.
-        let Some(mut engine) = self.engine.try_lock() else { return false };
-        if self.state() != State::Active && !engine.is_idle() {
-            // A finalizing world still completes what it accepted.
-            if self.state() != State::Finalized {
-                let e = self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"));
-                engine.end(&e);
-                drop(engine);
-                self.ring();
-                return true;
+        let turn = self.try_engine(|engine| {
+            if engine.is_idle() || matches!(self.state(), State::Active | State::Finalized) {
+                return engine.progress();
             }
-        }
-        let (moved, trouble) = engine.progress();
-        drop(engine);
+            let e = self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"));
+            engine.end(&e);
+            (true, None)
+        });
+        let Some((moved, trouble)) = turn else { return false };
         if let Some(t) = trouble {
             self.trouble(t);
         }
@@ -230,8 +259,8 @@ impl Driver for World {
     fn tick(&self, now: Instant) {
         self.settle_leavers();
         self.ask_others(now);
-        let overdue = self.engine.try_lock().and_then(|e| e.overdue(now));
-        if let Some((fp, peers)) = overdue {
+        let overdue = self.try_engine(|e| e.overdue(now)).flatten();
+        if let Some((fp, peers, waited)) = overdue {
             let whom = match &peers[..] {
                 [] => "for an earlier operation of this world".to_string(),
                 [one] => format!("for rank {one}"),
@@ -241,7 +270,7 @@ impl Driver for World {
                 "rank {} of world '{}' waited {} ms {whom} in {fp}",
                 self.rank,
                 self.name,
-                self.config.timeout.as_millis()
+                waited.as_millis()
             );
             let culprit = if let [one] = peers[..] { Some(one) } else { None };
             self.announce(&News::Broken { code: Code::Timeout, culprit, text });
@@ -256,11 +285,11 @@ impl Driver for World {
     }
 
     fn interests(&self, out: &mut Vec<Interest>) {
-        self.engine.lock().interests(out);
+        self.with_engine(|e| e.interests(out));
     }
 
     fn deadline(&self) -> Option<Instant> {
         let ask = self.stuck.lock().and_then(|(_, since, asked)| (!asked).then_some(since + STUCK));
-        [self.engine.lock().deadline(), ask].into_iter().flatten().min()
+        [self.with_engine(|e| e.deadline()), ask].into_iter().flatten().min()
     }
 }

@@ -1,12 +1,11 @@
 //! Groups and asynchronous operations, across worlds.
 
-use super::operate::forked;
+use super::operate::refuse_forked;
 use super::{Call, World, background};
 use crate::error::Result;
 use crate::progress::Ticket;
 use crate::progress::wait::{self, Driver};
 use crate::sync::Arc;
-use crate::sys::process;
 use crate::types::OpKind;
 use std::time::{Duration, Instant};
 
@@ -56,8 +55,8 @@ impl Request {
     /// `None` while not done; else the first error of any of its operations, or success. Drives progress.
     pub fn test(&self) -> Option<Result<()>> {
         if !self.is_done() {
-            if process::is_forked() {
-                return Some(Err(forked()));
+            if let Err(e) = refuse_forked() {
+                return Some(Err(e));
             }
             let now = Instant::now();
             for w in &self.worlds {
@@ -71,8 +70,8 @@ impl Request {
     /// Waits until done or `until`; `None` when the time is up. Without `until`, the operations' own deadlines bound
     /// it.
     pub fn wait(&self, until: Option<Instant>) -> Option<Result<()>> {
-        if !self.is_done() && process::is_forked() {
-            return Some(Err(forked()));
+        if let Err(e) = refuse_forked() {
+            return Some(Err(e));
         }
         let drivers: Vec<&dyn Driver> = self.worlds.iter().map(|w| &**w as &dyn Driver).collect();
         wait::until(&drivers, &|| self.is_done(), until).then(|| self.ticket.result())
@@ -88,9 +87,9 @@ impl Request {
             }
         }
         let drivers: Vec<&dyn Driver> = worlds.iter().map(|w| &***w as &dyn Driver).collect();
-        // In a fork all of them are over: each answers with that error.
-        if process::is_forked() && !requests.is_empty() {
-            return Some(0);
+        if refuse_forked().is_err() {
+            // Each has its error already.
+            return (!requests.is_empty()).then_some(0);
         }
         let first = || requests.iter().position(|r| r.is_done());
         wait::until(&drivers, &|| first().is_some(), until);

@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
 use crate::rendezvous::Membership;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::transport::Endpoint;
 use crate::transport::shm::endpoint::Wiring;
@@ -22,6 +22,11 @@ use std::time::{Duration, Instant};
 
 /// How often to ask the store whether a member for whose link this one waits is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The rank that could not be reached, unless the world has ended for another reason.
+fn blame(e: Error, rank: u32) -> Error {
+    if e.culprit.is_some() || e.extent == Extent::World { e } else { e.by(rank) }
+}
 
 impl World {
     /// This member's place in the shared memory.
@@ -57,8 +62,9 @@ impl World {
             segment: OnceLock::new(),
             bell: AtomicU32::new(0),
             peers: OnceLock::new(),
-            token: AtomicUsize::new(0),
+            outbox: Mutex::default(),
             joined: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),
@@ -115,7 +121,7 @@ impl World {
             }
             let stream = if rank < self.rank {
                 let key = (self.id, self.epoch, self.rank, rank);
-                w.dial_data(member.tcp, key, &self.secret, deadline, &broken).map_err(|e| by(rank, e))?
+                w.dial_data(member, key, &self.secret, deadline, &broken).map_err(|e| blame(e, rank))?
             } else {
                 w.await_data((self.id, self.epoch, rank, self.rank), deadline, &broken)?
             };
@@ -168,7 +174,7 @@ impl World {
             }
             let bell = w
                 .ensure_link(member, self.id, &self.secret, deadline, &gone)
-                .map_err(|e| by(rank as u32, e))?;
+                .map_err(|e| blame(e, rank as u32))?;
             bells.insert(member.process, bell);
         }
         Ok(bells)
@@ -209,7 +215,7 @@ impl World {
             if !told.contains(&process) {
                 told.push(process);
                 let fd = fd.try_clone().map_err(|e| Error::system("duplicating a descriptor", &e))?;
-                w.share_segment(&process, world, fd).map_err(|e| by(*r as u32, e))?;
+                w.share_segment(&process, world, fd).map_err(|e| blame(e, *r as u32))?;
             }
         }
         Ok(Some(segment))
@@ -229,11 +235,6 @@ impl World {
         };
         self.run_until(&barrier, deadline)
     }
-}
-
-/// Says whose fault it is, unless the error knows better.
-fn by(rank: u32, e: Error) -> Error {
-    if e.culprit.is_none() { e.by(rank) } else { e }
 }
 
 /// A broken world's own reason says more than the step of joining that it interrupted.

@@ -33,6 +33,9 @@ pub const COLLECTIVES: [OpKind; 9] = [
     OpKind::Barrier,
 ];
 
+/// Stands in for the handle that C would have: without one there are no events.
+const TOKEN: usize = 1;
+
 /// Does what it is told until it hears `end`. Returns at once in a process that is no rank.
 pub fn play() {
     if role().is_none() {
@@ -112,6 +115,7 @@ impl Actor {
         let config = Config::from_env().expect("settings");
         match World::init_named(name, n as i32, me as i32, &config) {
             Ok(w) => {
+                w.set_token(TOKEN);
                 self.worlds.lock().unwrap().insert(name.to_string(), w);
                 say(&format!("{name} joined"));
             }
@@ -128,6 +132,7 @@ impl Actor {
             let e = match World::init_named(name, n as i32, me as i32, &config) {
                 Ok(w) => match w.run(&barrier()) {
                     Ok(()) => {
+                        w.set_token(TOKEN);
                         self.worlds.lock().unwrap().insert(name.to_string(), w);
                         errors.dedup();
                         return say(&format!("{name} entered {}", errors.join("; ")));
