@@ -2,7 +2,7 @@
 #
 #   make demo      serve requests through a pipeline, kill one of its processes, watch it recover
 #   make test      everything that is checked: formatting, lints, Rust and C tests, examples, header, symbols
-#   make lib       target/release/libmultiworld.so
+#   make lib       build/lib/libmultiworld.so
 #   make examples  build/examples/*
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
@@ -18,6 +18,7 @@ CARGO ?= cargo
 CC ?= cc
 CFLAGS ?= -O2 -g
 STRICT := -std=c99 -Wall -Wextra -Werror -pedantic
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release/libmultiworld.so
 # cargo names the library without a version; programs are linked to its soname, which build/lib provides.
 LIB := build/lib/libmultiworld.so.$(SOVERSION)
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
@@ -33,13 +34,17 @@ ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
 all: lib examples
 
-# cargo knows best whether anything is out of date.
+# cargo knows best whether anything is out of date. Who installs what was built before, as root say, may have none.
 cargo-lib:
-	$(CARGO) build --release --lib
+	@if [ -e $(BUILT) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
+	  echo "no $(firstword $(CARGO)) here: $(BUILT) is taken as it is"; \
+	else \
+	  echo "$(CARGO) build --release --lib"; $(CARGO) build --release --lib; \
+	fi
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
 	@mkdir -p build/lib
-	@cmp -s target/release/libmultiworld.so $@ || install -m 755 target/release/libmultiworld.so $@
+	@cmp -s $(BUILT) $@ || install -m 755 $(BUILT) $@
 	@ln -sf libmultiworld.so.$(SOVERSION) build/lib/libmultiworld.so
 
 lib: $(LIB)
@@ -91,7 +96,7 @@ install: lib
 	@rm -f build/multiworld.pc
 	@$(MAKE) --no-print-directory build/multiworld.pc
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	install -m 755 target/release/libmultiworld.so $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
+	install -m 755 $(BUILT) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
 	ln -sf libmultiworld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(SOVERSION)
 	ln -sf libmultiworld.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so
 	install -m 644 include/multiworld.h $(DESTDIR)$(INCLUDEDIR)/multiworld.h

@@ -493,8 +493,9 @@ mwResult_t mwScatter(const void *sendbuff,
 mwResult_t mwBarrier(mwWorld_t world, mwStream_t stream);
 
 // Opens a group: operations that this thread posts from now on are checked at once, but started by the
-// mwGroupEnd (or mwGroupSubmit) that belongs to it, and then progress together. Groups may be nested; only
-// the outermost one counts. A group may span worlds.
+// mwGroupEnd (or mwGroupSubmit) that belongs to it, and then progress together. One that is refused spoils the
+// group: its end returns the first such error and starts nothing. Groups may be nested; only the outermost one
+// counts. A group may span worlds.
 mwResult_t mwGroupStart(void);
 
 // Closes a group. The outermost one starts everything posted in it and, on the host backend, returns when
@@ -505,8 +506,8 @@ mwResult_t mwGroupEnd(void);
 
 // Closes a group as mwGroupEnd does, but does not wait: gives a request for everything posted in it. Only
 // for the outermost group. The buffers must stay valid, and those that are written untouched, until the
-// request is done. On an error the request is NULL and nothing is started; a wrong argument or an inner
-// group leaves the group open.
+// request is done. On an error the request is NULL and nothing is started. That closes the group, too, unless
+// the error is that `request` is wrong or the group an inner one.
 mwResult_t mwGroupSubmit(mwRequest_t *request);
 
 // Asks whether a request is done, without waiting: `*done` becomes 1 or 0. Returns mwSuccess while it is

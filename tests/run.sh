@@ -109,14 +109,17 @@ installed() {
   [ -e "$root/opt/mw/lib/libmultiworld.so.1" ] && [ -e "$root/opt/mw/lib/libmultiworld.so" ] || return 1
   tests/extract.sh README.md >"$root/hello.c" || return 1
   if command -v pkg-config >/dev/null; then
-    flags=$(PKG_CONFIG_PATH=$root/opt/mw/lib/pkgconfig pkg-config --define-variable=prefix="$root/opt/mw" \
-      --cflags --libs multiworld) || return 1
+    flags=$(PKG_CONFIG_PATH=$root/opt/mw/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root \
+      pkg-config --cflags --libs multiworld) || return 1
   else
     flags="-I$root/opt/mw/include -L$root/opt/mw/lib -lmultiworld"
   fi
   # shellcheck disable=SC2086 # several words
-  "$CC" "$root/hello.c" -o "$root/hello" $flags || return 1
-  LD_LIBRARY_PATH=$root/opt/mw/lib MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" "$root/hello"
+  "$CC" "$root/hello.c" -o "$root/hello" $flags -Wl,-rpath,"$root/opt/mw/lib" &&
+    MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" "$root/hello" &&
+    # An example, taken along.
+    cp c_examples/send_recv.c c_examples/common.h "$root" &&
+    "$CC" "$root/send_recv.c" -o "$root/send_recv" $flags -Wl,-rpath,"$root/opt/mw/lib" && "$root/send_recv"
 }
 export -f installed
 root=$(mktemp -d) || exit 1

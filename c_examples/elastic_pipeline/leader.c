@@ -34,6 +34,11 @@ int input_load(Input* loaded, const char* path) {
     memcpy(loaded->lines[loaded->count], line, strnlen(line, TEXT_BYTES - 1)); /* What is longer is cut. */
     ++loaded->count;
   }
+  if (ferror(file)) {
+    fprintf(stderr, "cannot read the input %s: %s\n", path, strerror(errno));
+    fclose(file);
+    return -1;
+  }
   fclose(file);
   if (loaded->count == 0) {
     fprintf(stderr, "the input %s has no line that is not empty\n", path);

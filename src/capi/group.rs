@@ -101,8 +101,9 @@ pub(super) fn refuse(function: &str) -> Result<()> {
 }
 
 /// Opens a group: operations that this thread posts from now on are checked at once, but started by the
-/// mwGroupEnd (or mwGroupSubmit) that belongs to it, and then progress together. Groups may be nested; only
-/// the outermost one counts. A group may span worlds.
+/// mwGroupEnd (or mwGroupSubmit) that belongs to it, and then progress together. One that is refused spoils the
+/// group: its end returns the first such error and starts nothing. Groups may be nested; only the outermost one
+/// counts. A group may span worlds.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwGroupStart() -> mwResult_t {
     guard(|| GROUP.with_borrow_mut(Group::start))
@@ -126,8 +127,8 @@ pub extern "C" fn mwGroupEnd() -> mwResult_t {
 
 /// Closes a group as mwGroupEnd does, but does not wait: gives a request for everything posted in it. Only
 /// for the outermost group. The buffers must stay valid, and those that are written untouched, until the
-/// request is done. On an error the request is NULL and nothing is started; a wrong argument or an inner
-/// group leaves the group open.
+/// request is done. On an error the request is NULL and nothing is started. That closes the group, too, unless
+/// the error is that `request` is wrong or the group an inner one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwGroupSubmit(request: *mut mwRequest_t) -> mwResult_t {
     guard(|| {
