@@ -243,3 +243,110 @@ fn every_operation_between_processes_over_shared_memory() {
 fn every_operation_between_processes_over_tcp() {
     between_processes("tcp");
 }
+
+// More than 4 GiB.
+
+/// Memory that takes pages only where it is written.
+struct Zeros {
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value and has no ties to a thread.
+unsafe impl Send for Zeros {}
+
+impl Zeros {
+    fn new(len: usize) -> Zeros {
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
+        // SAFETY: a fresh mapping chosen by the kernel.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        assert_ne!(base, libc::MAP_FAILED);
+        Zeros { base: base.cast(), len }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: exactly the mapping, and `&mut self` makes the borrow exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base, self.len) }
+    }
+}
+
+impl Drop for Zeros {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made in `new`.
+        unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
+}
+
+fn available_bytes() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find(|l| l.starts_with("MemAvailable:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+/// A count that fits neither 32 bits nor a multiple of anything.
+const HUGE: usize = (1 << 32) + 12_347;
+const BLOCK: usize = 1 << 20;
+
+/// Where there is something else than zero, and what: every 37 MiB, and around the powers of two.
+fn marks() -> impl Iterator<Item = (usize, u8)> {
+    let edges = [1usize << 31, 1 << 32].into_iter().flat_map(|e| e - 2..e + 2);
+    let last = HUGE - 1..HUGE;
+    (0..HUGE).step_by(37 << 20).chain(edges).chain(last).map(|i| (i, (i >> 20) as u8 % 100 + 1))
+}
+
+/// All marks times `factor`, and zeros everywhere else.
+fn check_marks(got: &[u8], factor: u8) {
+    let mut expected = marks().collect::<Vec<_>>();
+    expected.sort_unstable();
+    let zeros = vec![0; BLOCK];
+    let mut marks = expected.into_iter().peekable();
+    for (b, block) in got.chunks(BLOCK).enumerate() {
+        let mut wanted = zeros[..block.len()].to_vec();
+        while let Some((i, mark)) = marks.next_if(|(i, _)| i / BLOCK == b) {
+            wanted[i % BLOCK] = mark * factor;
+        }
+        assert!(block == wanted, "wrong in MiB {b}");
+    }
+}
+
+#[test]
+fn more_than_four_gibibytes() {
+    if role().is_some() {
+        return;
+    }
+    // Two outputs, what of the inputs is touched, and temporary memory.
+    let needed = 3 * HUGE as u64;
+    if std::env::var_os("MW_TEST_HUGE").is_none() || available_bytes() < needed {
+        println!("skipped: needs MW_TEST_HUGE=1 and {} GiB of free memory", needed >> 30);
+        return;
+    }
+    for transport in [TransportChoice::Shm, TransportChoice::Tcp] {
+        let since = std::time::Instant::now();
+        let config = Config { timeout: Duration::from_secs(300), ..config(transport) };
+        let worlds = World::init_all(2, &config).expect("joining");
+        std::thread::scope(|s| {
+            for w in &worlds {
+                s.spawn(move || huge(w));
+            }
+        });
+        worlds.iter().for_each(|w| w.destroy().expect("destroying"));
+        println!("{transport:?}: Send, Recv and AllReduce of {HUGE} bytes in {:?}", since.elapsed());
+    }
+}
+
+fn huge(w: &World) {
+    let (mut input, mut output) = (Zeros::new(HUGE), Zeros::new(HUGE));
+    marks().for_each(|(i, mark)| input.bytes()[i] = mark);
+    if w.rank() == 0 {
+        w.run(&common::send(input.bytes(), 1)).expect("Send");
+    } else {
+        w.run(&common::recv(output.bytes(), 0)).expect("Recv");
+        check_marks(output.bytes(), 1);
+    }
+    let out = output.bytes();
+    w.run(&common::collective(OpKind::AllReduce, input.bytes(), out, HUGE, 0)).expect("AllReduce");
+    check_marks(out, 2);
+}

@@ -65,7 +65,7 @@ pub enum Operation {
 /// What the engine cannot settle by itself.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The connection to this rank has ended. Reported once per rank.
+    /// The connection to this rank has ended. Reported at most once per direction.
     Closed(u32),
     /// Two ranks called different things.
     Mismatch {
@@ -591,3 +591,7 @@ impl Collective {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
