@@ -190,6 +190,9 @@ impl<'a> Joining<'a> {
             let members: Option<Vec<Address>> = raw.chunks(CARD).map(decode).collect();
             let members =
                 members.filter(|m| m.len() == self.nranks as usize).ok_or_else(|| nonsense(&done))?;
+            if members.get(self.rank as usize) != Some(self.me) {
+                return Err(nonsense(&done));
+            }
             return Ok(Some(Membership { world, epoch: 1, members }));
         }
         if self.rank == 0 {

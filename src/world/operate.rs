@@ -107,9 +107,15 @@ impl World {
                 }
                 self.announce(&News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text });
             }
-            Trouble::Broken(peer, why) => {
+            Trouble::Corrupt(peer, why) => {
                 let reason = format!("its connection to rank {} is unusable: {why}", self.rank);
                 self.announce(&News::Failed { rank: peer, reason });
+            }
+            Trouble::System(peer, why) => {
+                let (name, me) = (&self.name, self.rank);
+                let text =
+                    format!("rank {me} of world '{name}' cannot use its connection to rank {peer}: {why}");
+                self.announce(&News::Broken { code: Code::System, culprit: Some(me), text });
             }
         }
     }
