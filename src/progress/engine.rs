@@ -80,8 +80,10 @@ pub enum Trouble {
         /// Bytes of the message that the other one sends.
         their_len: u64,
     },
-    /// The connection to this rank is unusable.
-    Broken(u32, String),
+    /// This rank wrote something that no correct peer writes.
+    Corrupt(u32, String),
+    /// A system call on the connection to this rank failed here, which says nothing about that rank.
+    System(u32, String),
 }
 
 struct Collective {
@@ -567,10 +569,10 @@ fn explain(peer: u32, expected: Option<(Fingerprint, usize)>, e: EndpointError) 
             Trouble::Mismatch { peer, mine, theirs, my_len: my_len as u64, their_len }
         }
         (EndpointError::Mismatch { theirs, .. }, None) => {
-            Trouble::Broken(peer, format!("unexpected {theirs}"))
+            Trouble::Corrupt(peer, format!("unexpected {theirs}"))
         }
-        (EndpointError::System(what, e), _) => Trouble::Broken(peer, format!("{what}: {e}")),
-        (EndpointError::Corrupt(what), _) => Trouble::Broken(peer, what.to_string()),
+        (EndpointError::System(what, e), _) => Trouble::System(peer, format!("{what}: {e}")),
+        (EndpointError::Corrupt(what), _) => Trouble::Corrupt(peer, what.to_string()),
     }
 }
 

@@ -77,3 +77,81 @@ fn refused(give_up: &dyn Fn() -> Result<()>) -> Error {
     }
     Error::new(Code::Remote, Extent::World, "joining: another member has given up joining")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{HostId, ProcessId, WorldId};
+    use crate::watchdog::Watchdog;
+    use std::cell::Cell;
+    use std::os::unix::net::UnixStream;
+
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    fn secret() -> Secret {
+        Secret(vec![3; 32])
+    }
+
+    fn knock(
+        secret: &Secret,
+        give_up: &dyn Fn() -> Result<()>,
+        server: impl Fn(u32, UnixStream),
+    ) -> (Result<UnixStream>, u32) {
+        let tries = Cell::new(0);
+        let connect = |_| {
+            tries.set(tries.get() + 1);
+            let (a, b) = UnixStream::pair().unwrap();
+            server(tries.get(), b);
+            Ok(a)
+        };
+        let k = Knock { key: KeyId([1; 16]), secret, purpose: Purpose::Data, claim: b"me" };
+        let result = k.until(far(), give_up, connect, || false);
+        (result, tries.get())
+    }
+
+    fn accept(mut b: UnixStream) {
+        std::thread::spawn(move || auth::accept(&mut b, &|_| Some(secret()), far()));
+    }
+
+    #[test]
+    fn a_crowded_door_is_tried_again_until_the_world_ends() {
+        let crowded = |n, b| if n > 3 { accept(b) } else { drop(b) };
+        let (result, tries) = knock(&secret(), &|| Ok(()), crowded);
+        result.unwrap();
+        assert_eq!(tries, 4);
+        let left = Cell::new(3);
+        let give_up = || {
+            left.set(left.get() - 1);
+            if left.get() == 0 { Err(Error::usage("it has ended")) } else { Ok(()) }
+        };
+        let (result, tries) = knock(&secret(), &give_up, |_, b| drop(b));
+        assert_eq!((result.unwrap_err().code, tries), (Code::InvalidUsage, 3));
+    }
+
+    #[test]
+    fn a_door_that_was_closed_is_a_peer_that_gave_up() {
+        let (result, tries) = knock(&Secret(vec![4; 32]), &|| Ok(()), |_, b| accept(b));
+        assert_eq!((result.unwrap_err().code, tries), (Code::Remote, 1));
+        let why = || Err(Error::timeout("the reason"));
+        let (result, _) = knock(&Secret(vec![4; 32]), &why, |_, b| accept(b));
+        assert_eq!(result.unwrap_err().code, Code::Timeout);
+    }
+
+    #[test]
+    fn who_has_died_before_it_could_be_linked_is_noticed() {
+        let w = Watchdog::get(Some("lo")).unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // The smaller one dials, the other one waits to be dialled.
+        for process in [ProcessId([0; 16]), ProcessId([0xff; 16])] {
+            for host in [w.address().host, HostId([9; 16])] {
+                let to = Address { process, host, tcp: closed };
+                let begin = Instant::now();
+                let e = w.ensure_link(&to, WorldId([5; 16]), &secret(), far(), &|| Ok(())).unwrap_err();
+                assert_eq!(e.code, Code::Remote, "{e}");
+                assert!(begin.elapsed() < Duration::from_secs(5));
+            }
+        }
+    }
+}

@@ -10,6 +10,8 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 /// How often to look where the kernel cannot wait for all words at once.
 const SHORT: Duration = Duration::from_millis(1);
+/// The same for the peers beyond those that one call takes: looking at so many costs more than looking late.
+const CROWDED: Duration = Duration::from_millis(10);
 
 pub(super) fn run(w: &Arc<Watchdog>) {
     process::raise_thread_priority();
@@ -61,7 +63,7 @@ fn watch(w: &Watchdog) {
             }
         }
         // More peers than one call takes: the rest is looked at in turn, as without futex_waitv.
-        let limit = if words.len() > futex::WAIT_MANY_MAX { SHORT } else { LONG };
+        let limit = if words.len() > futex::WAIT_MANY_MAX { CROWDED } else { LONG };
         if let Err(e) = futex::wait_many(&words, limit) {
             tracing::warn!("futex_waitv: {e}; deaths on this machine are looked for every {SHORT:?}");
             waitv = false;

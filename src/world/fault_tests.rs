@@ -1,11 +1,14 @@
 //! What goes wrong between threads: wake-ups, leaving while others are at work, failures of some members.
 
-use super::tests::{config, recv, send};
+use super::tests::{all_reduce, config, recv, send};
 use super::{Request, World};
 use crate::config::{Config, TransportChoice};
 use crate::error::Code;
 use crate::observe::events::{self, EventKind};
 use std::time::{Duration, Instant};
+
+/// Seconds of disorder.
+const CHAOS: u64 = 3;
 
 #[test]
 fn a_wait_for_several_worlds_is_woken_by_a_thread_of_this_process() {
@@ -132,4 +135,61 @@ fn events_wait_until_their_world_has_a_handle() {
         }
     }
     worlds[1].destroy().unwrap();
+}
+
+/// Many worlds of one process come and go, in good order and not, while others work.
+#[test]
+fn nothing_hangs_when_everything_happens_at_once() {
+    let until = Instant::now() + Duration::from_secs(CHAOS);
+    let begin = Instant::now();
+    std::thread::scope(|s| {
+        for lane in 0..4u64 {
+            s.spawn(move || {
+                let mut random = lane.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                let mut dice = |n: u64| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    random % n
+                };
+                while Instant::now() < until {
+                    let n = 2 + dice(3) as i32;
+                    let transport = if dice(2) == 0 { TransportChoice::Shm } else { TransportChoice::Tcp };
+                    let c = Config { timeout: Duration::from_secs(20), ..config(transport) };
+                    let worlds = World::init_all(n, &c).unwrap();
+                    let (end, after, at) = (dice(4), dice(3000), dice(n as u64) as usize);
+                    std::thread::scope(|s| {
+                        for w in &worlds {
+                            let me = w.rank() as usize;
+                            s.spawn(move || {
+                                let data = vec![1.0; 1 + (lane as usize + 1) * 20_000];
+                                let mut got = data.clone();
+                                while w.run(&all_reduce(&data, &mut got)).is_ok() {
+                                    assert!(got.iter().all(|x| *x == n as f32));
+                                }
+                            });
+                            if me != at {
+                                continue;
+                            }
+                            s.spawn(move || {
+                                std::thread::sleep(Duration::from_micros(after));
+                                match end {
+                                    0 => w.abort(),
+                                    1 => w.revoke().unwrap(),
+                                    2 => drop(w.destroy()),
+                                    _ => drop(w.finalize()),
+                                }
+                            });
+                        }
+                    });
+                    for w in &worlds {
+                        let failed = w.failed_ranks();
+                        assert!(failed.iter().all(|r| end == 0 && *r == at as u32), "{end} {at} {failed:?}");
+                        let _ = w.destroy();
+                    }
+                }
+            });
+        }
+    });
+    assert!(begin.elapsed() < Duration::from_secs(CHAOS + 15), "{:?}", begin.elapsed());
 }

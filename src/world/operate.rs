@@ -106,9 +106,15 @@ impl World {
                 let lengths = (mine == theirs).then_some((my_len, their_len));
                 self.mismatch(&mine, peer, &theirs, lengths);
             }
-            Trouble::Broken(peer, why) => {
+            Trouble::Corrupt(peer, why) => {
                 let reason = format!("its connection to rank {} is unusable: {why}", self.rank);
                 self.announce(&News::Failed { rank: peer, reason });
+            }
+            Trouble::System(peer, why) => {
+                let (name, me) = (&self.name, self.rank);
+                let text =
+                    format!("rank {me} of world '{name}' cannot use its connection to rank {peer}: {why}");
+                self.announce(&News::Broken { code: Code::System, culprit: Some(me), text });
             }
         }
     }
