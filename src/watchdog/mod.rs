@@ -131,9 +131,6 @@ impl Watchdog {
 
     fn start(ifname: Option<&str>) -> Result<Arc<Watchdog>> {
         let facilities = Facilities::get();
-        if !facilities.robust {
-            tracing::warn!("robust futexes are disabled: deaths on this machine are noticed by sockets only");
-        }
         let system = |what: &'static str| move |e: std::io::Error| Error::system(what, &e);
         let mut id = [0; 16];
         auth::fill_random(&mut id)?;

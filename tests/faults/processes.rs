@@ -2,7 +2,7 @@
 //! a fork, which is none.
 
 use crate::common::Rank;
-use crate::common::cast::{Cast, rank};
+use crate::common::cast::Cast;
 
 const SURVIVORS: usize = 3;
 const RANKS: usize = SURVIVORS + 1;
