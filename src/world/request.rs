@@ -34,10 +34,6 @@ impl Request {
         for (world, call) in collective.iter().chain(&p2p) {
             world.post(call, &ticket, now + world.timeout());
         }
-        // What can go out at once goes out at once.
-        for w in &worlds {
-            w.drive();
-        }
         let request = Arc::new(Request { ticket, worlds });
         if background && !request.ticket.is_done() {
             background::drive(&request);

@@ -3,7 +3,7 @@
 use super::ring::{FIRST, Fragment, MORE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
 use super::segment::Segment;
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sys::{bell, process};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
@@ -87,7 +87,6 @@ impl ShmEndpoint {
     /// Tries whether this end can read the peer's memory and tells the peer.
     #[cold]
     fn probe(&mut self) {
-        static SAID: AtomicBool = AtomicBool::new(false);
         self.probed = true;
         let line = self.wiring.segment.member(self.wiring.peer);
         let pid = line.pid.load(Ordering::Acquire);
@@ -96,19 +95,11 @@ impl ShmEndpoint {
         let mut word = [0u8; 8];
         // SAFETY: `word` is eight bytes.
         let got = self.wiring.direct.then(|| unsafe { process::read_memory(pid, at, word.as_mut_ptr(), 8) });
-        self.reach = match &got {
+        self.reach = match got {
             Some(Ok(8)) if u64::from_ne_bytes(word) == expected => Reach::Process(pid),
             _ => Reach::None,
         };
         let answer = if self.reach == Reach::None { 2 } else { 1 };
-        if answer == 2 && !SAID.swap(true, Ordering::Relaxed) {
-            let why = match got {
-                None => "switched off".to_string(),
-                Some(Err(e)) => e.to_string(),
-                Some(Ok(_)) => "another process answers to its id (different namespaces?)".to_string(),
-            };
-            tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
-        }
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
