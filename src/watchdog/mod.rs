@@ -64,6 +64,10 @@ pub trait Member: Send + Sync {
 /// Which data connection: world, epoch, dialling rank, accepting rank.
 pub type DataKey = (WorldId, u64, u32, u32);
 
+/// Connections that wait to be accepted: beyond that many a member among strangers would have to knock again, a second
+/// later.
+const BACKLOG: u16 = 4096;
+
 /// The abstract Unix address of a process.
 fn unix_name(process: &ProcessId) -> Vec<u8> {
     let mut name = b"multiworld-".to_vec();
@@ -148,7 +152,7 @@ impl Watchdog {
         let mut host = [0; 16];
         host.copy_from_slice(&auth::derive(&Secret(Vec::new()), "host", &process::host_identity()).0[..16]);
         let ip = interfaces::choose(ifname)?;
-        let tcp = socket::listen_tcp(SocketAddr::new(ip, 0), 512).map_err(system("listening"))?;
+        let tcp = socket::listen_tcp(SocketAddr::new(ip, 0), BACKLOG).map_err(system("listening"))?;
         let address = Address {
             process: ProcessId(id),
             host: HostId(host),
@@ -156,7 +160,7 @@ impl Watchdog {
         };
         let unix = socket::listen_abstract(&unix_name(&address.process))
             .map_err(system("listening on a Unix socket"))?;
-        socket::set_backlog(&unix, 512).map_err(system("listening on a Unix socket"))?;
+        socket::set_backlog(&unix, BACKLOG).map_err(system("listening on a Unix socket"))?;
         process::watch_forks();
         sleeper::doorbell()?;
         let epoll = Epoll::new().map_err(system("epoll_create1"))?;

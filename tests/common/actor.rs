@@ -92,6 +92,7 @@ impl Actor {
             "once" => once(&self.world(name), name, kind(words[2]), number(3), number(4) as u32),
             "send" => stream(&self.world(name), name, true, number(2) as u32, number(3)),
             "recv" => stream(&self.world(name), name, false, number(2) as u32, number(3)),
+            "ring" => ring(&self.world(name), name, number(2)),
             "idle" => self.idle(name),
             "group" => group(&[self.world(name), self.world(words[2])], name),
             "async" => self.asynchronous(name, number(2) as u32),
@@ -310,6 +311,18 @@ fn once(w: &World, name: &str, kind: OpKind, count: usize, root: u32) {
         Ok(()) => say(&format!("{name} done")),
         Err(e) => over(w, name, &e),
     }
+}
+
+/// A message to the next rank and one from the previous rank, at the same time.
+fn ring(w: &Arc<World>, name: &str, len: usize) {
+    let (n, me) = (w.nranks(), w.rank());
+    let (next, previous) = ((me + 1) % n, (me + n - 1) % n);
+    let outgoing = pattern(me as usize, len, len);
+    let mut incoming = vec![0; len];
+    let calls = vec![(w.clone(), send(&outgoing, next)), (w.clone(), recv(&mut incoming, previous))];
+    let result = Request::submit(calls, false).wait(None).expect("operations have deadlines");
+    assert!(result.is_err() || incoming == pattern(previous as usize, len, len), "wrong bytes");
+    answer(name, "rung", result);
 }
 
 /// Messages to or from one peer until that fails.

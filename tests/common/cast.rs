@@ -233,8 +233,12 @@ pub fn sockets_of(pid: u32) -> Vec<String> {
         .collect();
     let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let lines = unix.lines().map(|l| l.split_whitespace().collect::<Vec<_>>());
-    lines
+    let mut names: Vec<String> = lines
         .filter(|l| l.len() > 7 && inodes.iter().any(|i| i == l[6]) && l[7].starts_with("@multiworld-"))
         .map(|l| l[7].to_string())
-        .collect()
+        .collect();
+    // What a listener has accepted goes by the same name.
+    names.sort();
+    names.dedup();
+    names
 }
