@@ -15,10 +15,7 @@ use crate::types::{Fingerprint, OpKind, Reduction};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Collectives that are remembered for the sake of error messages.
-const REMEMBERED: usize = 32;
-
-/// Collectives remembered, for ranks that ask whether they called the same.
+/// Collectives remembered, for ranks that ask whether they called the same and for messages that come late.
 const HISTORY: usize = 64;
 
 /// Index of an unfinished operation.
@@ -119,10 +116,9 @@ pub struct Engine {
     running: usize,
     collective: Option<TaskId>,
     collectives: u32,
-    /// The last collectives started, by number.
+    /// The last collectives started, by number: a rank that has nothing to receive in one learns only later what the
+    /// others called.
     history: [Option<Fingerprint>; HISTORY],
-    /// The latest ones: a rank that has nothing to receive in a collective learns only later what the others called.
-    called: VecDeque<Fingerprint>,
     self_sends: VecDeque<(SendMsg, TaskId)>,
     self_recvs: VecDeque<(RecvMsg, TaskId)>,
     tuning: Tuning,
@@ -153,7 +149,6 @@ impl Engine {
             collective: None,
             collectives: 0,
             history: [None; HISTORY],
-            called: VecDeque::new(),
             self_sends: VecDeque::new(),
             self_recvs: VecDeque::new(),
             tuning: Tuning::default(),
@@ -210,10 +205,6 @@ impl Engine {
                     fp.seq = self.collectives;
                     self.collectives = self.collectives.wrapping_add(1);
                     self.history[fp.seq as usize % HISTORY] = Some(*fp);
-                    if self.called.len() == REMEMBERED {
-                        self.called.pop_front();
-                    }
-                    self.called.push_back(*fp);
                     let plan = Plan::new(&shape, &self.tuning);
                     let mut scratch = std::mem::take(&mut self.scratch);
                     if scratch.len() < plan.scratch_len() {
@@ -382,7 +373,7 @@ impl Engine {
                 Ok(m) => moved |= m,
                 Err(e) => {
                     let expected = c.expected();
-                    trouble = Some(explain(peer, contradicted(&self.called, expected, &e), e));
+                    trouble = Some(explain(peer, contradicted(&self.history, expected, &e), e));
                 }
             }
             if c.is_idle() {
@@ -550,12 +541,12 @@ impl Engine {
 
 /// What the peer contradicts: usually the receive at the head, but a call of old if it speaks of that one.
 fn contradicted(
-    called: &VecDeque<Fingerprint>,
+    history: &[Option<Fingerprint>; HISTORY],
     expected: Option<(Fingerprint, usize)>,
     e: &EndpointError,
 ) -> Option<(Fingerprint, usize)> {
     let EndpointError::Mismatch { theirs, .. } = e else { return expected };
-    let old = called.iter().find(|fp| theirs.kind != OpKind::PointToPoint && fp.seq == theirs.seq);
+    let old = history.iter().flatten().find(|fp| theirs.kind != OpKind::PointToPoint && fp.seq == theirs.seq);
     match (old, expected) {
         (Some(fp), Some((_, len))) if fp != theirs => Some((*fp, len)),
         _ => expected,

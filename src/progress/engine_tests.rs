@@ -133,12 +133,12 @@ fn recv(peer: u32, data: &mut [u8]) -> Operation {
 
 /// Whether giving up a peer could be confined to point-to-point operations.
 fn give_up(e: &mut Engine, peer: u32, error: &Error) -> bool {
-    e.give_up_peer(peer, error)
+    e.give_up_peer(peer, error).expect("no other trouble")
 }
 
 /// Who is waited for in which operation when it is too late.
 fn overdue(e: &Engine, now: Instant) -> Option<(Fingerprint, Vec<u32>)> {
-    e.overdue(now)
+    e.overdue(now).map(|(fp, peers, _)| (fp, peers))
 }
 
 fn done(tickets: &[&Arc<Ticket>]) -> Vec<bool> {
@@ -419,7 +419,7 @@ fn garbage_makes_the_connection_unusable() {
     net.recv(1, 0, &mut x);
     net.control(0, 1).corrupt_header();
     net.send(0, 1, &[1]);
-    assert!(matches!(net.run()[..], [(1, Trouble::Broken(0, _))]));
+    assert!(matches!(net.run()[..], [(1, Trouble::Corrupt(0, _))]));
     assert_eq!(x, [0]);
 }
 

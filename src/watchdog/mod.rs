@@ -283,7 +283,12 @@ impl Watchdog {
 
     /// The connection of this token has ended; answers whether it was a store's.
     fn store_lost(&self, token: u64) -> bool {
-        let Some((_, address)) = self.stores.lock().remove(&token) else { return false };
+        let Some((connection, address)) = self.stores.lock().remove(&token) else { return false };
+        // Closing this descriptor would not do: the store's client keeps the connection, and with it the epoll's
+        // interest, which would report the end for ever.
+        if let Err(e) = self.epoll.delete(&connection) {
+            tracing::debug!("epoll_ctl: {e}");
+        }
         let reason =
             format!("the store at '{address}' is gone; worlds that exist go on, joining has to wait for it");
         tracing::warn!("{reason}");

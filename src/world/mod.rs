@@ -31,7 +31,7 @@ pub use crate::fault::health::State;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::fault::health::Health;
+use crate::fault::health::{Health, News};
 use crate::progress::Engine;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
@@ -86,6 +86,8 @@ pub struct World {
     splits: AtomicU32,
     /// The collective that a thread here waits in: its number, since when, and whether the others were asked.
     stuck: Mutex<Option<(u32, Instant, bool)>>,
+    /// A mismatch, and when to announce it if nobody has a better explanation by then.
+    unsaid: Mutex<Option<(Instant, News)>>,
 }
 
 impl World {

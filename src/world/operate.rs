@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Waiting in a collective for so long, a rank asks the others whether they called the same.
 const STUCK: Duration = Duration::from_millis(100);
+/// How long to wait for the better explanation of a mismatch that a rank ahead of this one has.
+const UNSAID: Duration = Duration::from_millis(500);
 /// How long the watchdog waits for a look at an engine that is at work; an engine at work is not stuck.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -104,7 +106,15 @@ impl World {
             Trouble::Closed(peer) => self.suspect(peer),
             Trouble::Mismatch { peer, mine, theirs, my_len, their_len } => {
                 let lengths = (mine == theirs).then_some((my_len, their_len));
-                self.mismatch(&mine, peer, &theirs, lengths);
+                let collectives = mine.kind != OpKind::PointToPoint && theirs.kind != OpKind::PointToPoint;
+                if collectives && theirs.seq.wrapping_sub(mine.seq) as i32 > 0 {
+                    // It is ahead: what it called instead of `mine` it knows, and says when it is asked.
+                    let news = self.mismatch(&mine, peer, &theirs, lengths);
+                    *self.unsaid.lock() = Some((Instant::now() + UNSAID, news));
+                    self.ask(&mine);
+                } else {
+                    self.announce(&self.mismatch(&mine, peer, &theirs, lengths));
+                }
             }
             Trouble::Corrupt(peer, why) => {
                 let reason = format!("its connection to rank {} is unusable: {why}", self.rank);
@@ -119,7 +129,13 @@ impl World {
         }
     }
 
-    fn mismatch(&self, mine: &Fingerprint, peer: u32, theirs: &Fingerprint, lengths: Option<(u64, u64)>) {
+    fn mismatch(
+        &self,
+        mine: &Fingerprint,
+        peer: u32,
+        theirs: &Fingerprint,
+        lengths: Option<(u64, u64)>,
+    ) -> News {
         let mut text = format!(
             "mismatched calls in world '{}': rank {} called {mine}, rank {peer} called {theirs}",
             self.name, self.rank
@@ -127,7 +143,7 @@ impl World {
         if let Some((mine, theirs)) = lengths {
             text.push_str(&format!(" with a message of {mine} against {theirs} bytes"));
         }
-        self.announce(&News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text });
+        News::Broken { code: Code::InvalidUsage, culprit: Some(peer), text }
     }
 
     /// A thread here has waited in a collective for a while: the others may have called something else that also
@@ -156,11 +172,24 @@ impl World {
             }
             call
         };
+        self.ask(&call);
+    }
+
+    /// Asks all others whether they called the same collective.
+    fn ask(&self, call: &Fingerprint) {
         if let Ok(w) = Watchdog::get(None) {
             let mut processes: Vec<ProcessId> = self.members.iter().map(|m| m.process).collect();
             processes.sort_unstable();
             processes.dedup();
-            w.ask(&processes, (self.id, self.epoch), self.rank, &call);
+            w.ask(&processes, (self.id, self.epoch), self.rank, call);
+        }
+    }
+
+    /// A mismatch that nobody could explain better in time.
+    fn say_unsaid(&self, now: Instant) {
+        let due = self.unsaid.lock().take_if(|(at, _)| *at <= now);
+        if let Some((_, news)) = due {
+            self.announce(&news);
         }
     }
 
@@ -168,7 +197,7 @@ impl World {
     pub(super) fn compare(&self, rank: u32, theirs: &Fingerprint) {
         let mine = self.engine.try_lock_for(GLANCE).and_then(|e| e.called(theirs.seq));
         if let Some(mine) = mine.filter(|m| m != theirs) {
-            self.mismatch(&mine, rank, theirs, None);
+            self.announce(&self.mismatch(&mine, rank, theirs, None));
         }
     }
 
@@ -265,6 +294,7 @@ impl Driver for World {
     fn tick(&self, now: Instant) {
         self.settle_leavers();
         self.ask_others(now);
+        self.say_unsaid(now);
         let overdue = self.try_engine(|e| e.overdue(now)).flatten();
         if let Some((fp, peers, waited)) = overdue {
             let whom = match &peers[..] {
@@ -296,6 +326,7 @@ impl Driver for World {
 
     fn deadline(&self) -> Option<Instant> {
         let ask = self.stuck.lock().and_then(|(_, since, asked)| (!asked).then_some(since + STUCK));
-        [self.with_engine(|e| e.deadline()), ask].into_iter().flatten().min()
+        let say = self.unsaid.lock().as_ref().map(|(at, _)| *at);
+        [self.with_engine(|e| e.deadline()), ask, say].into_iter().flatten().min()
     }
 }

@@ -69,6 +69,7 @@ impl World {
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),
             stuck: Mutex::new(None),
+            unsaid: Mutex::new(None),
         });
         w.register(Arc::new(Watched(world.clone())));
         let wired = world.wire(w, deadline, absent).and_then(|()| world.meet(deadline));
