@@ -161,13 +161,14 @@ impl World {
 
     /// Finishes what was accepted and tells the others that this member leaves.
     pub fn finalize(&self) -> Result<()> {
+        // First: even asking for the error takes a lock, which may have been held at the fork.
+        refuse_forked()?;
         if self.state() == State::Finalized {
             return Ok(());
         }
         if let Some(e) = self.error() {
             return Err(e);
         }
-        refuse_forked()?;
         let until = Instant::now() + self.config.timeout;
         let idle = || self.with_engine(|e| e.is_idle());
         loop {
