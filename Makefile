@@ -39,7 +39,7 @@ cargo-lib:
 	@if [ -e $(BUILT) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
 	  echo "no $(firstword $(CARGO)) here: $(BUILT) is taken as it is"; \
 	else \
-	  echo "$(CARGO) build --release --lib"; $(CARGO) build --release --lib; \
+	  echo "$(CARGO) build --release -p multiworld --lib"; $(CARGO) build --release -p multiworld --lib; \
 	fi
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib

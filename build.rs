@@ -2,6 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libmultiworld.so.1");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    // Not rustc-cdylib-link-arg, which also reaches the shared libraries that are built upon this package.
+    println!("cargo:rustc-link-arg=-Wl,-soname,libmultiworld.so.1");
+    println!("cargo:rustc-link-arg=-Wl,-z,nodelete");
 }
