@@ -92,6 +92,15 @@ struct Early {
     news: News,
 }
 
+/// The most demanding of all members here; `None` without any.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How often to beat and to look, often enough that silence is noticed within a tenth of its limit.
+    every: Option<Duration>,
+    /// The least silence that one of them does not tolerate.
+    silence: Option<Duration>,
+}
+
 const MAX_EARLY: usize = 256;
 const EARLY_FOR: Duration = Duration::from_secs(10);
 /// How long to wait for a peer to dial before looking whether it is still there.
@@ -112,6 +121,9 @@ pub struct Watchdog {
     links_changed: Condvar,
     next_token: AtomicU64,
     members: RwLock<Vec<Arc<dyn Member>>>,
+    /// What they ask for taken together, until one of them changes its mind: looking at hundreds of idle worlds ten
+    /// times a second would cost more than all the rest.
+    pace: Mutex<Option<Pace>>,
     /// With the number of members here that joined or are joining.
     keys: RwLock<HashMap<KeyId, (Secret, usize)>>,
     inbox: Mutex<HashMap<DataKey, TcpStream>>,
@@ -197,6 +209,7 @@ impl Watchdog {
             links_changed: Condvar::new(),
             next_token: AtomicU64::new(1),
             members: RwLock::default(),
+            pace: Mutex::default(),
             keys: RwLock::default(),
             inbox: Mutex::default(),
             inbox_changed: Condvar::new(),
@@ -246,6 +259,7 @@ impl Watchdog {
     /// Begins to watch the peers of a member. What was heard about its world before is told to it now.
     pub fn register(&self, member: Arc<dyn Member>) {
         self.members.write().push(member.clone());
+        self.pace_changed();
         // Kept for the others until it is too old: ranks can be threads.
         let mine: Vec<_> = {
             let early = self.early.lock();
@@ -260,7 +274,25 @@ impl Watchdog {
     /// Forgets a member, and takes its admission back.
     pub fn unregister(&self, world: (WorldId, u64), rank: u32) {
         self.members.write().retain(|m| m.world() != world || m.rank() != rank);
+        self.pace_changed();
         self.dismiss(world.0);
+    }
+
+    /// A member wants other heartbeats than before, or tolerates another silence.
+    pub fn pace_changed(&self) {
+        *self.pace.lock() = None;
+    }
+
+    fn pace(&self) -> Pace {
+        // The lock is held meanwhile, so that a change made after the look is not overwritten by what the look saw.
+        let mut pace = self.pace.lock();
+        *pace.get_or_insert_with(|| {
+            let members = self.members.read();
+            Pace {
+                every: members.iter().map(|m| m.heartbeat_interval().min(m.heartbeat_timeout() / 10)).min(),
+                silence: members.iter().map(|m| m.heartbeat_timeout()).min(),
+            }
+        })
     }
 
     /// Makes the watchdog's thread look at everything again.

@@ -25,13 +25,9 @@ pub(super) fn set_nonblocking(socket: &OwnedFd) -> Result<()> {
     s.set_nonblocking(true).map_err(|e| Error::system("making a socket non-blocking", &e))
 }
 
-/// How often to beat and to look: as often as the most demanding world wants, and often enough that silence is
-/// noticed within a tenth of its limit.
+/// How often to beat and to look.
 fn period(w: &Watchdog) -> Duration {
-    let members = w.members.read();
-    let wanted = members.iter().map(|m| m.heartbeat_interval().min(m.heartbeat_timeout() / 10)).min();
-    drop(members);
-    match wanted {
+    match w.pace().every {
         Some(every) => every.max(SHORTEST),
         None if w.links.lock().by_process.is_empty() => RELAXED,
         None => ATTENTIVE,
@@ -90,7 +86,7 @@ fn serve(w: &Watchdog) {
 fn tick(w: &Watchdog, now: Instant, late: Duration) {
     w.liveness.beat();
     let links: Vec<Arc<Link>> = w.links.lock().by_process.values().cloned().collect();
-    let strictest = w.members.read().iter().map(|m| m.heartbeat_timeout()).min();
+    let strictest = w.pace().silence;
     for link in links {
         if let Some(watch) = link.watch.get() {
             if watch.is_dead() {

@@ -86,6 +86,7 @@ impl World {
         // Everybody has met, so everybody here has mapped it.
         w.forget_segment((world.id, world.epoch));
         world.joined.store(true, Ordering::Release);
+        w.pace_changed();
         Ok(world)
     }
 
