@@ -6,6 +6,7 @@
 #   make examples  build/examples/*
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
+#   make bindings  regenerate src/nccl/types.rs and functions.rs from NCCL's headers (needs bindgen)
 #   make clean
 
 PREFIX ?= /usr/local
@@ -30,7 +31,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: all lib examples c-tests asan-tests demo test header install clean cargo-lib
+.PHONY: bindings all lib examples c-tests asan-tests demo test header install clean cargo-lib
 
 all: lib examples
 
@@ -83,6 +84,9 @@ test:
 
 header:
 	MW_BLESS=1 $(CARGO) test --test header
+
+bindings:
+	src/nccl/bindings.sh
 
 build/multiworld.pc: Makefile Cargo.toml
 	@mkdir -p build

@@ -139,6 +139,7 @@ pub mod collective;
 pub mod config;
 pub mod error;
 pub mod fault;
+pub mod nccl;
 pub mod observe;
 pub mod progress;
 pub mod rendezvous;

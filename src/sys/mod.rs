@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bell` | waking a thread that waits for messages, from any process |
 //! | `clock` | monotonic time in nanoseconds |
+//! | `dylib` | shared libraries opened at run time |
 //! | `eventfd` | a counter to poll |
 //! | `fdpass` | sending descriptors along with bytes |
 //! | `futex` | waiting on a word of shared memory, on one or on many |
@@ -18,6 +19,7 @@
 
 pub mod bell;
 pub mod clock;
+pub mod dylib;
 pub mod eventfd;
 pub mod fdpass;
 pub mod futex;
