@@ -247,8 +247,11 @@ typedef struct {
   // MW_HEARTBEAT_TIMEOUT_MS: silence after which a member counts as failed, default 1000, at least two
   // intervals.
   int heartbeatTimeoutMs;
-  // CUDA device of the nccl backend; -1 (default) on the host backend.
+  // CUDA device of the nccl backend, default the one that is current in the calling thread; -1 (default) on the host
+  // backend.
   int device;
+  // MW_BACKEND: "host" (default) for host memory, "nccl" for device memory, through NCCL.
+  const char *backend;
 } mwConfig_t;
 
 // Counters of this member of a world, since it joined.

@@ -3,6 +3,7 @@
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `MW_STORE` | address of the store, `tcp://host:port` | none |
+//! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
 //! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
 //! | `MW_SECRET` | secret of named worlds, at least 16 bytes | none |
@@ -40,11 +41,26 @@ pub enum TransportChoice {
     Tcp,
 }
 
+/// Who carries out a world's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// Host memory, by the library itself.
+    Host,
+    /// Device memory, by NCCL.
+    Nccl,
+    /// Nobody: the world only watches its members, for operations that go another way.
+    Watch,
+}
+
 /// Settings of one world.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address of the store (`tcp://host:port`), if one is configured.
     pub store: Option<String>,
+    /// Who carries out operations.
+    pub backend: BackendChoice,
+    /// The CUDA device, if it is not the calling thread's current one.
+    pub device: Option<i32>,
     /// Transports allowed.
     pub transport: TransportChoice,
     /// Interface choice, in the syntax of `NCCL_SOCKET_IFNAME`.
@@ -66,6 +82,10 @@ pub struct Config {
 pub struct Overrides {
     /// `store`.
     pub store: Option<String>,
+    /// `backend`.
+    pub backend: Option<String>,
+    /// `device`.
+    pub device: Option<i32>,
     /// `transport`.
     pub transport: Option<String>,
     /// `ifname`.
@@ -123,6 +143,19 @@ impl Config {
                 None => TransportChoice::Auto,
             },
         };
+        let backend = match &over.backend {
+            Some(value) => backend("config.backend", value)?,
+            None => match variable(env, "MW_BACKEND")? {
+                Some(value) => backend("MW_BACKEND", &value)?,
+                None => BackendChoice::Host,
+            },
+        };
+        let device = over.device.filter(|d| *d != -1);
+        if let Some(device) = device
+            && (device < 0 || backend == BackendChoice::Host)
+        {
+            return Err(Error::argument(format!("config.device: {device} is not -1, the host backend's")));
+        }
         let interval = Setting { field: "config.heartbeatIntervalMs", variable: "MW_HEARTBEAT_INTERVAL_MS" };
         let silence = Setting { field: "config.heartbeatTimeoutMs", variable: "MW_HEARTBEAT_TIMEOUT_MS" };
         let timeout = Setting { field: "config.timeoutMs", variable: "MW_TIMEOUT_MS" };
@@ -138,6 +171,8 @@ impl Config {
         }
         Ok(Config {
             store: text(&over.store, "MW_STORE")?,
+            backend,
+            device,
             transport,
             ifname: text(&over.ifname, "MW_IFNAME")?,
             secret: match &over.secret {
@@ -216,6 +251,14 @@ fn transport(name: &str, value: &str) -> Result<TransportChoice> {
         "shm" => Ok(TransportChoice::Shm),
         "tcp" => Ok(TransportChoice::Tcp),
         _ => Err(Error::argument(format!("{name}: '{value}' is none of 'auto', 'shm', 'tcp'"))),
+    }
+}
+
+fn backend(name: &str, value: &str) -> Result<BackendChoice> {
+    match value {
+        "host" | "auto" => Ok(BackendChoice::Host),
+        "nccl" => Ok(BackendChoice::Nccl),
+        _ => Err(Error::argument(format!("{name}: '{value}' is none of 'host', 'nccl', 'auto'"))),
     }
 }
 

@@ -40,6 +40,8 @@
 //! | `mw-accept` | from the first world on | proof of the secret, from whoever connects |
 //! | `mw-progress` | from the first `mwGroupSubmit` on | drives requests that nobody waits for |
 //! | `mw-events` | from the first callback on | calls callbacks, one at a time |
+//! | `mw-nccl` | from the first NCCL communicator on | their asynchronous errors and deadlines |
+//! | `mw-nccl-end` | while one ends | revokes and aborts it |
 //! | `mw-store` | from hosting a store on | serves it |
 //!
 //! They are started once per process and end with it, which is why the library cannot be unloaded. A fork has
@@ -104,10 +106,14 @@
 //! | [`world`] | worlds, requests: joining, running, leaving, breaking | through the layers below |
 //! | [`watchdog`] | control links, signs of life, the door for connections | own threads |
 //! | [`rendezvous`] | from a name or an id to the list of members | through the store |
+//! | [`backend`] | operations on device memory: a trait, and NCCL behind it | calls into NCCL |
+//! | [`backend`] | operations on device memory: a trait, and NCCL behind it | calls into NCCL |
 //! | [`progress`] | the engine of a world, and waiting | through endpoints |
 //! | [`collective`] | plans of the collectives, reduction kernels | none, pure |
 //! | [`store`] | the key-value store where members meet: server, client, codec | sockets |
 //! | [`transport`] | endpoints: shared memory, TCP, a scripted one for tests | sockets, memory |
+//! | [`nccl`] | the genuine NCCL, loaded at run time, and its communicators' care | calls into NCCL and CUDA |
+//! | [`nccl`] | the genuine NCCL, loaded at run time, and the care of its communicators | calls into NCCL, CUDA |
 //! | [`fault`] | who has failed, and what follows | none, pure |
 //! | [`observe`] | events, callbacks, log lines | stderr, one eventfd |
 //! | [`sys`] | everything that is a system call | all of it |
@@ -129,11 +135,12 @@
 //! error | types | sync
 //! ```
 //!
-//! (`preload`, `cli`, `backend` and `nccl` have their places and are not there yet.) Only [`sys`] names libc.
+//! (`cli` has its place and is not there yet.) Only [`sys`] names libc.
 //! `tests/layers.rs` reads these lines, checks every import against them, and knows where unsafe code may be.
 #![allow(non_camel_case_types)]
 
 pub mod auth;
+pub mod backend;
 pub mod capi;
 pub mod collective;
 pub mod config;

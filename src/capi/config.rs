@@ -47,8 +47,11 @@ pub struct mwConfig_t {
     /// MW_HEARTBEAT_TIMEOUT_MS: silence after which a member counts as failed, default 1000, at least two
     /// intervals.
     pub heartbeatTimeoutMs: c_int,
-    /// CUDA device of the nccl backend; -1 (default) on the host backend.
+    /// CUDA device of the nccl backend, default the one that is current in the calling thread; -1 (default) on the host
+    /// backend.
     pub device: c_int,
+    /// MW_BACKEND: "host" (default) for host memory, "nccl" for device memory, through NCCL.
+    pub backend: *const c_char,
 }
 
 impl mwConfig_t {
@@ -65,6 +68,7 @@ impl mwConfig_t {
         heartbeatIntervalMs: UNDEF_INT,
         heartbeatTimeoutMs: UNDEF_INT,
         device: UNDEF_INT,
+        backend: ptr::null(),
     };
 }
 
@@ -133,10 +137,6 @@ unsafe fn known(config: *const mwConfig_t) -> Result<mwConfig_t> {
 /// # Safety
 /// The strings are NULL or C strings.
 unsafe fn overrides(config: &mwConfig_t) -> Result<Overrides> {
-    if !matches!(config.device, UNDEF_INT | -1) {
-        let device = config.device;
-        return Err(Error::argument(format!("config.device: {device} is not -1, the host backend's")));
-    }
     let number = |value| (value != UNDEF_INT).then_some(value);
     // SAFETY: by this function's contract.
     unsafe {
@@ -145,6 +145,8 @@ unsafe fn overrides(config: &mwConfig_t) -> Result<Overrides> {
         };
         Ok(Overrides {
             store: string(config.store, "config.store")?,
+            backend: string(config.backend, "config.backend")?,
+            device: number(config.device),
             transport: string(config.transport, "config.transport")?,
             ifname: string(config.ifname, "config.ifname")?,
             secret: (!config.secret.is_null())
@@ -202,8 +204,9 @@ mod tests {
         }
         let newer = mwConfig_t { version: 10000, ..initialised() };
         assert_eq!(refusal(&newer), "config: version 10000 is newer than this library");
-        let device = mwConfig_t { device: 0, ..initialised() };
-        assert_eq!(refusal(&device), "config.device: 0 is not -1, the host backend's");
+        let device = read(&mwConfig_t { device: 0, ..initialised() }).unwrap();
+        let refused = Config::load(&device).unwrap_err().to_string();
+        assert_eq!(refused, "config.device: 0 is not -1, the host backend's");
         let odd = mwConfig_t { store: c"\xff".as_ptr(), ..initialised() };
         assert_eq!(refusal(&odd), "config.store: not valid UTF-8");
     }

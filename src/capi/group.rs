@@ -156,6 +156,7 @@ mod tests {
             dtype: DataType::Int8,
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
+            stream: ptr::null_mut(),
         }
     }
 

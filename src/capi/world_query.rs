@@ -99,7 +99,7 @@ pub unsafe extern "C" fn mwWorldUserRank(world: mwWorld_t, rank: *mut c_int) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mwWorldDevice(world: mwWorld_t, device: *mut c_int) -> mwResult_t {
     // SAFETY: writable by the contract of every output argument.
-    unsafe { answer(world, device, "device", |_| Ok(-1)) }
+    unsafe { answer(world, device, "device", |world| Ok(world.device())) }
 }
 
 /// Writes the world's name and a NUL into `size` bytes; MW_WORLD_NAME_BYTES are always enough.

@@ -16,6 +16,12 @@ macro_rules! table {
         }
 
         impl Functions {
+            /// An empty table.
+            #[cfg(test)]
+            pub fn none() -> Functions {
+                Functions { $($name: None,)* }
+            }
+
             fn load(dylib: &Dylib) -> Functions {
                 Functions {
                     $($name: {
@@ -48,7 +54,8 @@ pub struct Library {
     pub version: u32,
     /// Its functions.
     pub functions: Functions,
-    dylib: Dylib,
+    /// None in tests that make a table themselves.
+    dylib: Option<Dylib>,
 }
 
 impl Library {
@@ -71,7 +78,13 @@ impl Library {
         if result != ncclSuccess || version <= 0 {
             return Err(refused(&format!("ncclGetVersion failed with result {result}")));
         }
-        Ok(Library { path: path.to_path_buf(), version: version as u32, functions, dylib })
+        Ok(Library { path: path.to_path_buf(), version: version as u32, functions, dylib: Some(dylib) })
+    }
+
+    /// A library that is a table made by a test.
+    #[cfg(test)]
+    pub fn of(version: u32, functions: Functions) -> Library {
+        Library { path: PathBuf::from("a test"), version, functions, dylib: None }
     }
 
     /// The version as people write it.
@@ -81,7 +94,7 @@ impl Library {
 
     /// Address of a symbol that is not in the table.
     pub fn symbol(&self, name: &CStr) -> Option<*mut c_void> {
-        self.dylib.symbol(name)
+        self.dylib?.symbol(name)
     }
 
     /// The error of a call that this version does not know.

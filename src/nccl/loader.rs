@@ -2,7 +2,7 @@
 
 use super::Library;
 use crate::error::{Code, Error, Extent, Result};
-use crate::sync::OnceLock;
+use crate::sync::{Arc, OnceLock};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,15 @@ type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The genuine NCCL of this process, looked for by the first call. `MW_NCCL_LIB` names it; else the loader's path is
 /// searched, then the Python environment.
-pub fn get() -> Result<&'static Library> {
-    static ONE: OnceLock<Result<Library>> = OnceLock::new();
-    ONE.get_or_init(|| find(&|name| std::env::var_os(name), &python())).as_ref().map_err(Clone::clone)
+pub fn get() -> Result<&'static Arc<Library>> {
+    static ONE: OnceLock<Result<Arc<Library>>> = OnceLock::new();
+    let find = || find(&|name| std::env::var_os(name), &python()).map(Arc::new);
+    ONE.get_or_init(find).as_ref().map_err(Clone::clone)
+}
+
+/// As [`get`].
+pub fn shared() -> Result<Arc<Library>> {
+    get().cloned()
 }
 
 fn find(env: Env, python: &[PathBuf]) -> Result<Library> {

@@ -17,6 +17,11 @@ impl Ticket {
         Ticket { pending: AtomicUsize::new(operations), error: Mutex::new(None) }
     }
 
+    /// More operations belong to it. Only before it can be done.
+    pub fn add(&self, operations: usize) {
+        self.pending.fetch_add(operations, Ordering::Relaxed);
+    }
+
     /// One operation is over.
     pub fn complete(&self, result: Result<()>) {
         if let Err(e) = result {

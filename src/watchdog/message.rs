@@ -9,6 +9,9 @@ pub const MAX_FRAME: usize = 4096;
 /// Longest sentence in a message.
 const MAX_TEXT: usize = 1024;
 
+/// A few bytes that one member gives to all: the identity that NCCL makes for a communicator.
+pub type Handout = [u8; 128];
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -45,6 +48,15 @@ pub enum Message {
         rank: u32,
         /// What it called.
         call: Fingerprint,
+    },
+    /// What one member of a world gives to all others before they begin.
+    Handout {
+        /// Which world.
+        world: WorldId,
+        /// Its epoch.
+        epoch: u64,
+        /// What.
+        bytes: Handout,
     },
     /// A process on the sender's machine has died.
     ProcessDied {
@@ -113,6 +125,12 @@ impl Message {
                 b.extend(epoch.to_le_bytes());
                 b.extend(rank.to_le_bytes());
                 b.extend(call.encode());
+            }
+            Message::Handout { world, epoch, bytes } => {
+                b.push(7);
+                b.extend(world.0);
+                b.extend(epoch.to_le_bytes());
+                b.extend(bytes);
             }
         }
         let len = (b.len() - 4) as u32;
@@ -186,6 +204,11 @@ impl Reader<'_> {
                 rank: self.u32()?,
                 call: Fingerprint::decode(&self.take()?)?,
             },
+            7 => Message::Handout {
+                world: WorldId(self.take()?),
+                epoch: self.take().map(u64::from_le_bytes)?,
+                bytes: self.take()?,
+            },
             _ => return None,
         })
     }
@@ -239,6 +262,7 @@ mod tests {
         all.extend([
             Message::Heartbeat,
             Message::Segment { world, epoch: 1 },
+            Message::Handout { world, epoch: 3, bytes: [5; 128] },
             Message::Alive { slot: None },
             Message::Alive { slot: Some(3) },
             Message::ProcessDied { process: ProcessId([1; 16]) },

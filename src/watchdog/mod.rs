@@ -17,10 +17,11 @@ mod sentinel;
 mod service;
 #[cfg(test)]
 mod tests;
+mod wiring;
 
-use crate::auth::{self, KeyId, Purpose};
+use crate::auth::{self, KeyId};
 use crate::config::Facilities;
-use crate::error::{Code, Error, Extent, Result};
+use crate::error::{Error, Result};
 use crate::fault::health::News;
 use crate::observe::events::{self, Event, EventKind};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,12 +31,11 @@ use crate::sys::poll::{Epoll, Interest};
 use crate::sys::robust::Liveness;
 use crate::sys::{clock, interfaces, process, sleeper, socket};
 use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
-use dial::{Knock, gone, is_gone};
 use link::Link;
-use message::Message;
+use message::{Handout, Message};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,8 @@ pub struct Watchdog {
     inbox_changed: Condvar,
     segments: Mutex<HashMap<(WorldId, u64), OwnedFd>>,
     segments_changed: Condvar,
+    handouts: Mutex<HashMap<(WorldId, u64), Handout>>,
+    handouts_changed: Condvar,
     early: Mutex<VecDeque<Early>>,
     /// Connections to stores, by token: when one hangs up the application is told.
     stores: Mutex<HashMap<u64, (OwnedFd, String)>>,
@@ -215,6 +217,8 @@ impl Watchdog {
             inbox_changed: Condvar::new(),
             segments: Mutex::default(),
             segments_changed: Condvar::new(),
+            handouts: Mutex::default(),
+            handouts_changed: Condvar::new(),
             early: Mutex::default(),
             stores: Mutex::default(),
             suspicions: AtomicBool::new(false),
@@ -253,6 +257,7 @@ impl Watchdog {
             self.early.lock().retain(|e| e.world.0 != world);
             self.inbox.lock().retain(|k, _| k.0 != world);
             self.segments.lock().retain(|k, _| k.0 != world);
+            self.handouts.lock().retain(|k, _| k.0 != world);
         }
     }
 
@@ -437,186 +442,6 @@ impl Watchdog {
         }
     }
 
-    /// Gives a world's shared memory to the members in a process on this machine.
-    pub fn share_segment(&self, process: &ProcessId, world: (WorldId, u64), fd: OwnedFd) -> Result<()> {
-        if *process == self.address.process {
-            self.segments.lock().insert(world, fd);
-            self.segments_changed.notify_all();
-            return Ok(());
-        }
-        let link = self.links.lock().by_process.get(process).cloned();
-        // There was one a moment ago.
-        let link = link
-            .ok_or_else(|| Error::new(Code::Remote, Extent::Operation, "its control connection is gone"))?;
-        self.send(&link, &Message::Segment { world: world.0, epoch: world.1 }, vec![fd]);
-        Ok(())
-    }
-
-    /// Waits for a world's shared memory; `give_up` ends the wait early.
-    pub fn await_segment(
-        &self,
-        world: (WorldId, u64),
-        deadline: Instant,
-        give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<OwnedFd> {
-        let mut segments = self.segments.lock();
-        loop {
-            if let Some(fd) = segments.get(&world) {
-                return fd.try_clone().map_err(|e| Error::system("duplicating a descriptor", &e));
-            }
-            give_up()?;
-            pause(&self.segments_changed, &mut segments, deadline, "shared memory from another member")?;
-        }
-    }
-
-    /// Closes the descriptor of a world's shared memory: every member here has mapped it.
-    pub fn forget_segment(&self, world: (WorldId, u64)) {
-        self.segments.lock().remove(&world);
-    }
-
-    /// Waits for a data connection that another member dials.
-    pub fn await_data(
-        &self,
-        key: DataKey,
-        deadline: Instant,
-        give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<TcpStream> {
-        let mut inbox = self.inbox.lock();
-        loop {
-            if let Some(s) = inbox.remove(&key) {
-                return Ok(s);
-            }
-            give_up()?;
-            pause(&self.inbox_changed, &mut inbox, deadline, "a connection from another member")?;
-        }
-    }
-
-    /// Dials another member's process for a data connection; `give_up` ends the attempts early.
-    pub fn dial_data(
-        &self,
-        to: &Address,
-        key: DataKey,
-        secret: &Secret,
-        deadline: Instant,
-        give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<TcpStream> {
-        let mut claim = key.0.0.to_vec();
-        claim.extend(key.1.to_le_bytes());
-        claim.extend(key.2.to_le_bytes());
-        claim.extend(key.3.to_le_bytes());
-        let knock = Knock { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim: &claim };
-        knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), || is_gone(to, false))
-    }
-
-    /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
-    /// process with the smaller identity dials; the other one waits.
-    pub fn ensure_link(
-        &self,
-        to: &Address,
-        world: WorldId,
-        secret: &Secret,
-        deadline: Instant,
-        give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<Arc<OwnedFd>>> {
-        let same_host = to.host == self.address.host;
-        let mut look_again = Instant::now() + DIAL_PATIENCE;
-        let mut links = self.links.lock();
-        loop {
-            if let Some(link) = links.by_process.get(&to.process) {
-                if !same_host {
-                    return Ok(None);
-                }
-                if let Some(bell) = link.doorbell.get() {
-                    return Ok(Some(bell.clone()));
-                }
-            } else if self.address.process < to.process && links.dialling.insert(to.process) {
-                drop(links);
-                let dialled = self.dial_link(to, same_host, world, secret, deadline, give_up);
-                links = self.links.lock();
-                links.dialling.remove(&to.process);
-                self.links_changed.notify_all();
-                dialled?;
-                continue;
-            } else if Instant::now() >= look_again {
-                // Whoever dies before it has dialled leaves no link whose end would tell.
-                drop(links);
-                if is_gone(to, same_host) {
-                    return Err(gone());
-                }
-                look_again = Instant::now() + DIAL_PATIENCE;
-                links = self.links.lock();
-                continue;
-            }
-            give_up()?;
-            pause(&self.links_changed, &mut links, deadline, "a control link to another member's process")?;
-        }
-    }
-
-    fn dial_link(
-        &self,
-        to: &Address,
-        same_host: bool,
-        world: WorldId,
-        secret: &Secret,
-        deadline: Instant,
-        give_up: &dyn Fn() -> Result<()>,
-    ) -> Result<()> {
-        let mut claim = self.address.process.0.to_vec();
-        claim.extend(self.address.host.0);
-        claim.extend(to.process.0);
-        let knock = Knock { key: KeyId(world.0), secret, purpose: Purpose::Control, claim: &claim };
-        let is_gone = || is_gone(to, same_host);
-        let socket: OwnedFd = if same_host {
-            let name = unix_name(&to.process);
-            knock.until(deadline, give_up, |soon| socket::connect_abstract(&name, soon), is_gone)?.into()
-        } else {
-            knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), is_gone)?.into()
-        };
-        self.adopt_link(to.process, to.host, socket)
-    }
-
-    /// Takes an authenticated control connection into service.
-    fn adopt_link(&self, peer: ProcessId, host: HostId, socket: OwnedFd) -> Result<()> {
-        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
-        let same_host = host == self.address.host;
-        let slot = if same_host { self.liveness.take_slot() } else { None };
-        service::set_nonblocking(&socket)?;
-        let link = Arc::new(Link::new(peer, host, socket, token, slot));
-        if same_host {
-            let copy = |fd: std::os::fd::BorrowedFd<'_>| {
-                fd.try_clone_to_owned().map_err(|e| Error::system("duplicating a descriptor", &e))
-            };
-            let fds = vec![copy(self.liveness.fd())?, copy(sleeper::doorbell()?.as_fd())?];
-            link.send(&Message::Alive { slot }, fds);
-        }
-        let old = {
-            let mut links = self.links.lock();
-            // The watchdog's thread waits for this lock before it looks up whom an event is about.
-            let added = self.epoll.add(&link.fd(), token, Interest::READ);
-            if let Err(e) = added {
-                if let Some(slot) = slot {
-                    self.liveness.release_slot(slot);
-                }
-                return Err(Error::system("epoll_ctl of a control link", &e));
-            }
-            let old = links.by_process.insert(peer, link.clone());
-            if let Some(old) = &old {
-                links.by_token.remove(&old.token);
-            }
-            links.by_token.insert(token, link.clone());
-            old
-        };
-        if let Some(old) = old {
-            // The peer found its end of the old one closed and dialled again: the newer one is the one it uses.
-            self.retire_link(&old);
-            self.hear_out(&old, &old.hearing.lock());
-        }
-        self.links_changed.notify_all();
-        self.kick_sentinel();
-        self.nudge();
-        Ok(())
-    }
-
     /// Lets go of what belongs to a link that is not in the tables any more.
     fn retire_link(&self, link: &Link) {
         link.open.store(false, Ordering::Relaxed);
@@ -655,6 +480,7 @@ impl Watchdog {
         }
         self.links_changed.notify_all();
         self.segments_changed.notify_all();
+        self.handouts_changed.notify_all();
         self.inbox_changed.notify_all();
         self.kick_sentinel();
     }
@@ -732,6 +558,14 @@ impl Watchdog {
                     self.segments_changed.notify_all();
                 }
             }
+            Message::Handout { world, epoch, bytes } => {
+                let mut handouts = self.handouts.lock();
+                // As above.
+                if self.keys.read().contains_key(&KeyId(world.0)) {
+                    handouts.insert((world, epoch), bytes);
+                    self.handouts_changed.notify_all();
+                }
+            }
             Message::ProcessDied { process } => {
                 if link.host == self.address.host {
                     return;
@@ -778,19 +612,4 @@ fn for_ever(name: &str, body: impl Fn()) {
         }
         std::thread::sleep(RESTART_PAUSE);
     }
-}
-
-/// One wait on a condition, in slices so that what nobody announces is noticed too.
-fn pause<T>(
-    changed: &Condvar,
-    guard: &mut crate::sync::MutexGuard<'_, T>,
-    deadline: Instant,
-    what: &str,
-) -> Result<()> {
-    let now = Instant::now();
-    if now >= deadline {
-        return Err(Error::timeout(format!("joining: no {what} in time")));
-    }
-    changed.wait_until(guard, deadline.min(now + Duration::from_millis(20)));
-    Ok(())
 }

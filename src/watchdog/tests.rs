@@ -1,6 +1,7 @@
 //! Links and news, with members that only listen.
 
 use super::*;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 /// Writes down what it hears.

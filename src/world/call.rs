@@ -1,42 +1,20 @@
 //! One call of an operation, and what is wrong with it.
 
 use super::World;
+pub use crate::backend::Call;
 use crate::collective::Shape;
+use crate::config::BackendChoice;
 use crate::error::{Error, Result};
 use crate::progress::Operation;
-use crate::types::{DataType, Fingerprint, OpKind, Reduction};
-
-/// One call of an operation. Null pointers and enum ranges have been checked by whoever made it; ranks and sizes are
-/// checked by [`World::check`].
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Operation; for point-to-point, `send` tells the direction.
-    pub kind: OpKind,
-    /// Point-to-point only: true for Send.
-    pub send: bool,
-    /// Send buffer, or null where the operation has none on this rank.
-    pub sendbuf: *const u8,
-    /// Receive buffer, likewise.
-    pub recvbuf: *mut u8,
-    /// Elements, as in the C call.
-    pub count: usize,
-    /// Element type.
-    pub dtype: DataType,
-    /// Reduction, else `Builtin(Sum)`.
-    pub reduction: Reduction,
-    /// Peer of point-to-point, root of a rooted operation, else 0; as the caller gave it.
-    pub peer: i32,
-}
-
-// SAFETY: the pointers are the caller's buffers, valid from any thread until the operation is over.
-unsafe impl Send for Call {}
-// SAFETY: as above; the value itself is never written through a shared reference.
-unsafe impl Sync for Call {}
+use crate::types::{Fingerprint, OpKind, Reduction};
 
 impl World {
     /// Checks ranks and sizes; `Error::argument` names the C argument. No effect.
     pub fn check(&self, call: &Call) -> Result<()> {
         let n = self.nranks();
+        if self.config.backend != BackendChoice::Nccl && !call.stream.is_null() {
+            return Err(Error::argument("stream: not NULL, but the host backend has no streams"));
+        }
         let what = if call.kind == OpKind::PointToPoint { "peer" } else { "root" };
         if (call.kind == OpKind::PointToPoint || call.kind.rooted())
             && !u32::try_from(call.peer).is_ok_and(|p| p < n)

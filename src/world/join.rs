@@ -2,7 +2,7 @@
 
 use super::{Call, World};
 use crate::auth;
-use crate::config::Config;
+use crate::config::{BackendChoice, Config};
 use crate::error::{Code, Error, Extent, Result};
 use crate::rendezvous::id::{self, Ticket};
 use crate::rendezvous::{Joining, Membership, hosting};
@@ -178,18 +178,6 @@ impl World {
         let config = config.unwrap_or(&self.config);
         let deadline = Instant::now() + config.join_timeout;
         let number = self.splits.fetch_add(1, Ordering::Relaxed);
-        let mine = [color, key];
-        let mut all = vec![[0i32; 2]; self.nranks() as usize];
-        let gather = Call {
-            kind: OpKind::AllGather,
-            send: false,
-            sendbuf: mine.as_ptr().cast(),
-            recvbuf: all.as_mut_ptr().cast(),
-            count: 2,
-            dtype: DataType::Int32,
-            reduction: Reduction::Builtin(RedOp::Sum),
-            peer: 0,
-        };
         // Everybody knows each child's name and secret before it can be dialled: its door is opened before the
         // parent's members learn the colors.
         let mut context = self.id.0.to_vec();
@@ -203,12 +191,15 @@ impl World {
         if color >= 0 {
             w.admit(id, secret.clone());
         }
-        if let Err(e) = self.run(&gather) {
-            if color >= 0 {
-                w.dismiss(id);
+        let all = match self.everybodys([color, key], number, deadline) {
+            Ok(all) => all,
+            Err(e) => {
+                if color >= 0 {
+                    w.dismiss(id);
+                }
+                return Err(e);
             }
-            return Err(e);
-        }
+        };
         if color < 0 {
             return Ok(None);
         }
@@ -219,6 +210,36 @@ impl World {
         let membership = Membership { world: id, epoch: 1, members };
         let name = child_name(&self.name, number, color);
         World::connect(&name, rank, membership, secret, config, deadline, &nobody).map(Some)
+    }
+
+    /// Every rank's two numbers, by rank; `number` tells the calls of this world apart. Collective.
+    fn everybodys(&self, mine: [i32; 2], number: u32, deadline: Instant) -> Result<Vec<[i32; 2]>> {
+        let mut all = vec![[0i32; 2]; self.nranks() as usize];
+        if self.config.backend != BackendChoice::Host {
+            // Operations take device memory, if any: the words go by the control links.
+            let mut word = [0; 128];
+            word[..4].copy_from_slice(&mine[0].to_le_bytes());
+            word[4..8].copy_from_slice(&mine[1].to_le_bytes());
+            for (theirs, word) in all.iter_mut().zip(self.exchange(&word, number, deadline)?) {
+                let number =
+                    |at: usize| i32::from_le_bytes([word[at], word[at + 1], word[at + 2], word[at + 3]]);
+                *theirs = [number(0), number(4)];
+            }
+            return Ok(all);
+        }
+        let gather = Call {
+            kind: OpKind::AllGather,
+            send: false,
+            sendbuf: mine.as_ptr().cast(),
+            recvbuf: all.as_mut_ptr().cast(),
+            count: 2,
+            dtype: DataType::Int32,
+            reduction: Reduction::Builtin(RedOp::Sum),
+            peer: 0,
+            stream: std::ptr::null_mut(),
+        };
+        self.run(&gather)?;
+        Ok(all)
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `join` | the ways into a world: by name, by unique id, all in one process, by splitting |
 //! | `wireup` | from a list of members to connected endpoints |
 //! | `call` | checking an operation's arguments |
+//! | `device` | the worlds whose operations NCCL carries out |
 //! | `operate` | running operations, deadlines, trouble |
 //! | `news` | what the watchdog and the peers tell |
 //! | `request` | groups and asynchronous operations, across worlds |
@@ -12,6 +13,7 @@
 
 mod background;
 mod call;
+mod device;
 mod join;
 mod news;
 mod operate;
@@ -29,6 +31,7 @@ pub use request::Request;
 
 pub use crate::fault::health::State;
 
+use crate::backend::Device;
 use crate::config::Config;
 use crate::error::Error;
 use crate::fault::health::{Health, News};
@@ -74,6 +77,8 @@ pub struct World {
     /// The bell of a world without shared memory.
     bell: AtomicU32,
     peers: OnceLock<(u32, u32)>,
+    /// Who carries out operations, if not the engine.
+    device: OnceLock<Arc<dyn Device>>,
     outbox: Mutex<Outbox>,
     /// All members have been connected.
     joined: AtomicBool,
@@ -135,6 +140,10 @@ impl World {
     pub fn stats(&self) -> Stats {
         let (shm_peers, tcp_peers) = self.peers.get().copied().unwrap_or_default();
         let (operations, bytes) = self.with_engine(|e| (e.operations, e.bytes));
+        if let Some(device) = self.device.get() {
+            let s = device.stats();
+            return Stats { operations: s.operations, memory_bytes: s.memory_bytes, ..Stats::default() };
+        }
         Stats {
             operations,
             bytes_sent: bytes.0,

@@ -65,6 +65,7 @@ impl World {
         let Some(notice) = verdict.notice else { return false };
         // Whoever waits looks at the state and ends its operations itself.
         self.ring();
+        self.end_device();
         tracing::info!(world = &*self.name, epoch = self.epoch, rank = self.rank, "{}", verdict.reason);
         // Whoever aborted has taken his leave: what the others make of it is no event for him.
         if state == State::Aborted {
@@ -145,6 +146,7 @@ impl World {
         };
         news.iter().for_each(|n| self.tell_all(n));
         self.ring();
+        self.abandon_device(&error);
         match self.engine.try_lock_for(ABORT_PATIENCE) {
             Some(mut e) => {
                 e.end(&error);
@@ -177,6 +179,9 @@ impl World {
                     "finalizing world '{}': operations are still under way",
                     self.name
                 )));
+            }
+            if let Some(device) = self.device.get() {
+                device.finalize(until)?;
             }
             if let Some(result) = self.with_engine(|e| self.retire(e)) {
                 result?;
@@ -217,6 +222,7 @@ impl World {
         let error = self.error().unwrap_or_else(|| {
             Error::new(Code::InvalidUsage, crate::error::Extent::World, "the world was destroyed")
         });
+        self.abandon_device(&error);
         match self.engine.try_lock_for(ABORT_PATIENCE) {
             Some(mut e) => {
                 if self.state() != State::Finalized {

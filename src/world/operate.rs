@@ -39,7 +39,11 @@ impl World {
                 call.peer
             )));
         }
-        self.run_until(call, Instant::now() + self.config.timeout)
+        let deadline = Instant::now() + self.config.timeout;
+        match self.device.get() {
+            Some(device) => self.enqueue(&**device, &[*call], deadline),
+            None => self.run_until(call, deadline),
+        }
     }
 
     pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {

@@ -1,18 +1,83 @@
 //! Groups and asynchronous operations, across worlds.
 
 use super::operate::refuse_forked;
-use super::{Call, World, background};
-use crate::error::Result;
+use super::{Call, State, World, background};
+use crate::error::{Error, Result};
+use crate::nccl::cuda::Mark;
 use crate::progress::Ticket;
 use crate::progress::wait::{self, Driver};
-use crate::sync::Arc;
+use crate::sync::atomic::AtomicU32;
+use crate::sync::{Arc, Mutex};
+use crate::sys::sleeper::Interest;
 use crate::types::OpKind;
 use std::time::{Duration, Instant};
+
+/// Between looks at what a device has done.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The marks of requests, as something that a wait drives.
+struct Marks<'a> {
+    requests: &'a [&'a Request],
+    bell: AtomicU32,
+}
+
+impl Driver for Marks<'_> {
+    fn drive(&self) -> bool {
+        false
+    }
+
+    fn tick(&self, _now: Instant) {}
+
+    fn bell(&self) -> &AtomicU32 {
+        &self.bell
+    }
+
+    fn interests(&self, _out: &mut Vec<Interest>) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        self.requests.iter().filter_map(|r| r.next_look()).min()
+    }
+}
+
+/// Enqueues the calls of worlds on devices, each world's as one group, and answers marks behind them if wanted.
+fn start_on_devices(
+    calls: Vec<(Arc<World>, Call)>,
+    ticket: &Ticket,
+    want_marks: bool,
+) -> Vec<(Arc<World>, Mark)> {
+    let mut groups: Vec<(Arc<World>, Vec<Call>)> = Vec::new();
+    for (world, call) in calls {
+        match groups.iter_mut().find(|(w, _)| Arc::ptr_eq(w, &world)) {
+            Some((_, calls)) => calls.push(call),
+            None => groups.push((world, vec![call])),
+        }
+    }
+    let mut all = Vec::new();
+    for (world, calls) in groups {
+        let Some(device) = world.device.get() else { continue };
+        let started = world
+            .enqueue(&**device, &calls, Instant::now() + world.timeout())
+            .and_then(|()| if want_marks { world.marks(&**device, &calls) } else { Ok(Vec::new()) });
+        match started {
+            Ok(marks) => {
+                ticket.add(marks.len());
+                all.extend(marks.into_iter().map(|m| (world.clone(), m)));
+            }
+            Err(e) => {
+                ticket.add(1);
+                ticket.complete(Err(e));
+            }
+        }
+    }
+    all
+}
 
 /// Everything one group posted.
 pub struct Request {
     ticket: Arc<Ticket>,
     worlds: Vec<Arc<World>>,
+    /// What is under way on devices: whose it is, and the mark behind it. Each counts as one operation of the ticket.
+    marks: Mutex<Vec<(Arc<World>, Mark)>>,
 }
 
 impl Request {
@@ -20,7 +85,11 @@ impl Request {
     /// point-to-point operations together, as in NCCL. Never blocks. With `background`, a thread of the library
     /// drives them while nobody waits.
     pub fn submit(calls: Vec<(Arc<World>, Call)>, background: bool) -> Arc<Request> {
-        let ticket = Arc::new(Ticket::new(calls.len()));
+        let (device, calls): (Vec<_>, Vec<_>) =
+            calls.into_iter().partition(|(w, _)| w.device.get().is_some());
+        // One more, so that it is not done before all of it has been started.
+        let ticket = Arc::new(Ticket::new(calls.len() + 1));
+        let marks = start_on_devices(device, &ticket, background);
         let mut worlds: Vec<Arc<World>> = Vec::new();
         for (world, _) in &calls {
             if !worlds.iter().any(|w| Arc::ptr_eq(w, world)) {
@@ -37,7 +106,8 @@ impl Request {
         for w in &worlds {
             w.drive();
         }
-        let request = Arc::new(Request { ticket, worlds });
+        ticket.complete(Ok(()));
+        let request = Arc::new(Request { ticket, worlds, marks: Mutex::new(marks) });
         if background && !request.ticket.is_done() {
             background::drive(&request);
         }
@@ -45,7 +115,29 @@ impl Request {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.ticket.is_done()
+        self.ticket.is_done() || {
+            self.look_at_marks();
+            self.ticket.is_done()
+        }
+    }
+
+    /// Settles what devices have done, and what worlds that have ended will not do any more.
+    fn look_at_marks(&self) {
+        self.marks.lock().retain(|(world, mark)| {
+            let result = match mark.is_reached() {
+                Ok(true) => Ok(()),
+                Ok(false) if world.state() == State::Active => return true,
+                Ok(false) => Err(world.error().unwrap_or_else(|| Error::usage("the world was finalized"))),
+                Err(e) => Err(e),
+            };
+            self.ticket.complete(result);
+            false
+        });
+    }
+
+    /// When to look at the marks again, if there are any: nobody rings when a device is done.
+    fn next_look(&self) -> Option<Instant> {
+        (!self.marks.lock().is_empty()).then(|| Instant::now() + LOOK)
     }
 
     pub(super) fn worlds(&self) -> &[Arc<World>] {
@@ -73,7 +165,11 @@ impl Request {
         if let Err(e) = refuse_forked() {
             return Some(Err(e));
         }
-        let drivers: Vec<&dyn Driver> = self.worlds.iter().map(|w| &**w as &dyn Driver).collect();
+        let mut drivers: Vec<&dyn Driver> = self.worlds.iter().map(|w| &**w as &dyn Driver).collect();
+        let marks = Marks { requests: &[self], bell: AtomicU32::new(0) };
+        if self.next_look().is_some() || drivers.is_empty() {
+            drivers.push(&marks);
+        }
         wait::until(&drivers, &|| self.is_done(), until).then(|| self.ticket.result())
     }
 
@@ -86,7 +182,12 @@ impl Request {
                 worlds.push(w);
             }
         }
-        let drivers: Vec<&dyn Driver> = worlds.iter().map(|w| &***w as &dyn Driver).collect();
+        let mut drivers: Vec<&dyn Driver> = worlds.iter().map(|w| &***w as &dyn Driver).collect();
+        let all: Vec<&Request> = requests.iter().map(|r| &**r).collect();
+        let marks = Marks { requests: &all, bell: AtomicU32::new(0) };
+        if all.iter().any(|r| r.next_look().is_some()) {
+            drivers.push(&marks);
+        }
         if refuse_forked().is_err() {
             // Each has its error already.
             return (!requests.is_empty()).then_some(0);

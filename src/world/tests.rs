@@ -21,6 +21,7 @@ pub(super) fn call(kind: OpKind) -> Call {
         dtype: DataType::Float32,
         reduction: Reduction::Builtin(RedOp::Sum),
         peer: 0,
+        stream: std::ptr::null_mut(),
     }
 }
 

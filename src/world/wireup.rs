@@ -2,7 +2,7 @@
 
 use super::news::Watched;
 use super::{Call, World};
-use crate::config::{Config, TransportChoice};
+use crate::config::{BackendChoice, Config, TransportChoice};
 use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::{Health, News, State};
 use crate::progress::Engine;
@@ -62,6 +62,7 @@ impl World {
             segment: OnceLock::new(),
             bell: AtomicU32::new(0),
             peers: OnceLock::new(),
+            device: OnceLock::new(),
             outbox: Mutex::default(),
             joined: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -72,7 +73,7 @@ impl World {
             unsaid: Mutex::new(None),
         });
         w.register(Arc::new(Watched(world.clone())));
-        let wired = world.wire(w, deadline, absent).and_then(|()| world.meet(deadline));
+        let wired = world.wire(w, deadline, absent);
         if let Err(e) = wired {
             // Nobody knows it yet, if this member is the first to find a peer gone. The others are told who has failed,
             // not that this one reacts to it.
@@ -90,13 +91,35 @@ impl World {
         Ok(world)
     }
 
-    fn wire(&self, w: &Watchdog, deadline: Instant, absent: &dyn Fn() -> Result<Vec<u32>>) -> Result<()> {
+    fn wire(
+        self: &Arc<World>,
+        w: &Watchdog,
+        deadline: Instant,
+        absent: &dyn Fn() -> Result<Vec<u32>>,
+    ) -> Result<()> {
         let broken = || match self.state() {
             State::Active => Ok(()),
             _ => Err(self.error().unwrap_or_else(|| Error::internal("the world ended while joining"))),
         };
         let bells = self.link(w, deadline, &broken, absent)?;
-        let segment = self.share(w, deadline, &broken)?;
+        match self.config.backend {
+            BackendChoice::Host => self.wire_memory(w, &bells, deadline, &broken)?,
+            BackendChoice::Nccl => return self.wire_device(w, deadline, &broken),
+            // Whoever has a link to all others will hear of their ends.
+            BackendChoice::Watch => return Ok(()),
+        }
+        self.meet(deadline)
+    }
+
+    /// Shared memory or a connection to every other member.
+    fn wire_memory(
+        &self,
+        w: &Watchdog,
+        bells: &HashMap<ProcessId, Option<Arc<OwnedFd>>>,
+        deadline: Instant,
+        broken: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let segment = self.share(w, deadline, broken)?;
         let mut endpoints: Vec<Option<Box<dyn Endpoint>>> = Vec::new();
         let (mut shm, mut tcp) = (0, 0);
         let mut index = 0;
@@ -123,9 +146,9 @@ impl World {
             }
             let stream = if rank < self.rank {
                 let key = (self.id, self.epoch, self.rank, rank);
-                w.dial_data(member, key, &self.secret, deadline, &broken).map_err(|e| blame(e, rank))?
+                w.dial_data(member, key, &self.secret, deadline, broken).map_err(|e| blame(e, rank))?
             } else {
-                w.await_data((self.id, self.epoch, rank, self.rank), deadline, &broken)?
+                w.await_data((self.id, self.epoch, rank, self.rank), deadline, broken)?
             };
             let end = TcpEndpoint::new(stream).map_err(|e| Error::system("preparing a connection", &e))?;
             tcp += 1;
@@ -234,6 +257,7 @@ impl World {
             dtype: DataType::Int8,
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
+            stream: std::ptr::null_mut(),
         };
         self.run_until(&barrier, deadline)
     }

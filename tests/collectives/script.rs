@@ -160,6 +160,7 @@ impl Op {
             dtype: self.dtype,
             reduction: self.reduction(me),
             peer: self.root as i32,
+            stream: std::ptr::null_mut(),
         };
         Prepared { call, before: arena.clone(), arena, output: (output, outs), what: Item::Op(self) }
     }
@@ -238,6 +239,7 @@ impl Message {
                 dtype: self.dtype,
                 reduction: Reduction::Builtin(RedOp::Sum),
                 peer: (if send { self.to } else { self.from }) as i32,
+                stream: std::ptr::null_mut(),
             };
             let output = (MARGIN, if send { 0 } else { bytes });
             Prepared { call, before: arena.clone(), arena, output, what: Item::Message(self) }

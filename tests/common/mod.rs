@@ -209,6 +209,7 @@ fn call(kind: OpKind) -> Call {
         dtype: DataType::Uint8,
         reduction: Reduction::Builtin(RedOp::Sum),
         peer: 0,
+        stream: std::ptr::null_mut(),
     }
 }
 

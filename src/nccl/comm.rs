@@ -1,0 +1,567 @@
+//! One genuine communicator, so that nothing that happens to it can hang or end the process.
+//!
+//! Inside it is always non-blocking: NCCL allows an abort only then. Whoever wants to block polls, and stops when the
+//! communicator breaks or the time is up. NCCL is entered by one thread at a time, ncclCommGetAsyncError included,
+//! which completes pending work and is no read-only look. Once it is broken nobody enters NCCL on it but the
+//! [`janitor`](super::janitor), which follows the [`recipe`](super::recipe).
+
+use super::cuda::{self, Mark, Stream};
+use super::janitor;
+use super::order::Order;
+use super::recipe::{Leak, Limits, Recipe, Stage};
+use super::types::*;
+use super::{Functions, Library};
+use crate::error::{Code, Error, Extent, Result};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use core::ffi::CStr;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Longest wait for the communicator's lock before looking whether it is still worth waiting.
+const LOOK: Duration = Duration::from_millis(10);
+/// Pauses between polls: short ones first.
+const POLL: [Duration; 3] = [Duration::from_micros(20), Duration::from_micros(200), Duration::from_millis(1)];
+/// Operations whose deadlines are kept one by one; of more, every further one counts with the last.
+const MARKS: usize = 1024;
+
+const OPEN: u8 = 0;
+const BROKEN: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// What a call led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done, or enqueued.
+    Done,
+    /// NCCL goes on with it in the background.
+    Pending,
+}
+
+/// How a communicator ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Whatever is under way is dropped.
+    Abort,
+    /// It has been finalized.
+    Destroy,
+}
+
+/// What a communicator is told at birth.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// For people.
+    pub name: String,
+    /// Deadline of each operation; without one an operation may take for ever.
+    pub timeout: Option<Duration>,
+    /// Patience with NCCL itself.
+    pub limits: Limits,
+}
+
+struct Pending {
+    mark: Mark,
+    since: Instant,
+    stream: usize,
+}
+
+#[derive(Default)]
+struct Marks {
+    /// Set, in order of their setting.
+    set: VecDeque<Pending>,
+    free: Vec<Mark>,
+}
+
+/// The genuine handle.
+#[derive(Debug)]
+pub(super) struct Real(pub ncclComm_t);
+
+// SAFETY: NCCL's handles may be used from any thread, by one at a time, which the lock around it sees to.
+unsafe impl Send for Real {}
+
+type Listener = Box<dyn Fn(&Error) + Send + Sync>;
+
+/// See the module's documentation.
+pub struct Comm {
+    library: Arc<Library>,
+    /// None where there is no CUDA driver, which is so only with a library that does not need one.
+    device: Option<i32>,
+    order: Arc<Order>,
+    options: Options,
+    /// Null once it is gone.
+    pub(super) real: Mutex<Real>,
+    phase: AtomicU8,
+    error: Mutex<Option<Error>>,
+    pub(super) recipe: Mutex<Recipe>,
+    pub(super) over: Condvar,
+    marks: Mutex<Marks>,
+    captured: AtomicBool,
+    listener: OnceLock<Listener>,
+    pub(super) ending: OnceLock<Ending>,
+    operations: AtomicU64,
+}
+
+impl Comm {
+    /// Takes a handle that NCCL has just made, or is making, into care. It must be non-blocking.
+    pub fn adopt(library: Arc<Library>, real: ncclComm_t, options: Options) -> Result<Arc<Comm>> {
+        let device = if cuda::is_usable() { Some(cuda::current_device()?) } else { None };
+        let comm = Arc::new(Comm {
+            library,
+            device,
+            order: Order::of(device),
+            recipe: Mutex::new(Recipe::new(Instant::now(), options.limits)),
+            options,
+            real: Mutex::new(Real(real)),
+            phase: AtomicU8::new(OPEN),
+            error: Mutex::new(None),
+            over: Condvar::new(),
+            marks: Mutex::default(),
+            captured: AtomicBool::new(false),
+            listener: OnceLock::new(),
+            ending: OnceLock::new(),
+            operations: AtomicU64::new(0),
+        });
+        janitor::register(&comm)?;
+        Ok(comm)
+    }
+
+    /// A member of a new communicator; joining goes on in the background, see [`Comm::settle`].
+    pub fn init(
+        library: Arc<Library>,
+        nranks: i32,
+        id: ncclUniqueId,
+        rank: i32,
+        config: &mut ncclConfig_t,
+        options: Options,
+    ) -> Result<Arc<Comm>> {
+        let init = library
+            .functions
+            .ncclCommInitRankConfig
+            .ok_or_else(|| library.missing("ncclCommInitRankConfig"))?;
+        config.blocking = 0;
+        let mut real: ncclComm_t = core::ptr::null_mut();
+        // SAFETY: `real` is writable, `config` a valid configuration; both are read or written during the call only,
+        // since a non-blocking communicator's handle is there when the call returns.
+        let result = unsafe { init(&mut real, nranks, id, rank, config) };
+        if (result != ncclSuccess && result != ncclInProgress) || real.is_null() {
+            return Err(library.failure("ncclCommInitRankConfig", result));
+        }
+        Comm::adopt(library, real, options)
+    }
+
+    /// The library that it belongs to.
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// Its device, where there is CUDA.
+    pub fn device(&self) -> Option<i32> {
+        self.device
+    }
+
+    /// For people.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Operations enqueued.
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    /// Whom to tell of the first thing that goes wrong. Without anybody the communicator is aborted. Set once.
+    pub fn listen(&self, listener: impl Fn(&Error) + Send + Sync + 'static) {
+        if self.listener.set(Box::new(listener)).is_err() {
+            tracing::debug!("{}: somebody listens already", self.options.name);
+        }
+    }
+
+    /// Whether calls on it can still succeed.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        // Acquire: pairs with the store in `close`, so that whoever sees it closed finds the error.
+        self.phase.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Why it is not open, or what went wrong on it while it still is.
+    pub fn error(&self) -> Option<Error> {
+        self.error.lock().clone()
+    }
+
+    fn closed(&self) -> Error {
+        self.error().unwrap_or_else(|| {
+            Error::usage(format!("communicator '{}' has been destroyed or aborted", self.options.name))
+        })
+    }
+
+    /// Something is wrong with it. The first such error counts and is told to the listener.
+    pub fn fail(&self, error: Error) {
+        {
+            let mut first = self.error.lock();
+            if first.is_some() || !self.is_open() {
+                return;
+            }
+            *first = Some(error.clone());
+        }
+        tracing::warn!("communicator '{}': {error}", self.options.name);
+        match self.listener.get() {
+            Some(tell) => tell(&error),
+            None => self.end(&error),
+        }
+    }
+
+    /// Nobody may call it any more: what is under way on the device is dropped and everything freed, by another thread.
+    /// Returns at once; see [`Comm::wait_over`].
+    pub fn end(&self, error: &Error) {
+        if self.close(BROKEN, Some(error)) {
+            self.bury(Ending::Abort);
+        }
+    }
+
+    /// Leaves phase OPEN; answers whether this call did it.
+    fn close(&self, phase: u8, error: Option<&Error>) -> bool {
+        let mut first = self.error.lock();
+        if let (None, Some(error)) = (&*first, error) {
+            *first = Some(error.clone());
+        }
+        // Release: pairs with `is_open`.
+        self.phase.compare_exchange(OPEN, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn bury(&self, ending: Ending) {
+        // The phase changes once, so this is the only one.
+        let _ = self.ending.set(ending);
+        self.recipe.lock().enter(Stage::Waiting, Instant::now());
+        janitor::bury(self);
+    }
+
+    /// Waits until a communicator that has ended is gone or given up. The error says why it was given up.
+    pub fn wait_over(&self) -> Result<()> {
+        let mut recipe = self.recipe.lock();
+        while !recipe.is_over() {
+            // The janitor keeps the limits; the time here only guards against its death.
+            self.over.wait_for(&mut recipe, Duration::from_secs(1));
+            let captured = self.captured.load(Ordering::Relaxed);
+            if let Some(leak) = recipe.check(Instant::now(), captured) {
+                janitor::report(self, leak);
+            }
+        }
+        match recipe.leak() {
+            None => Ok(()),
+            Some(leak) => Err(self.leaked(leak)),
+        }
+    }
+
+    pub(super) fn leaked(&self, leak: Leak) -> Error {
+        let text = format!("communicator '{}' was leaked: {}", self.options.name, leak.reason());
+        Error::new(Code::System, Extent::World, text)
+    }
+
+    /// Finalizes and frees it, as long as `deadline` allows; a broken one is waited for until it is gone.
+    pub fn destroy(&self, deadline: Instant) -> Result<()> {
+        if self.is_open() {
+            let finalized = match self.library.functions.ncclCommFinalize {
+                Some(finalize) => self
+                    // SAFETY: a live handle; the lock is held.
+                    .call("ncclCommFinalize", |_, real| Some(unsafe { finalize(real) }))
+                    .and_then(|outcome| self.settle(outcome, deadline)),
+                None => Ok(()),
+            };
+            match finalized {
+                Ok(()) => {
+                    if self.close(CLOSED, None) {
+                        self.bury(Ending::Destroy);
+                    }
+                }
+                Err(e) => self.end(&e),
+            }
+        }
+        self.wait_over()
+    }
+
+    /// The lock of a communicator that is open, however long another thread has it.
+    fn enter(&self) -> Result<MutexGuard<'_, Real>> {
+        loop {
+            if !self.is_open() {
+                return Err(self.closed());
+            }
+            let guard = self.real.try_lock().or_else(|| self.real.try_lock_for(LOOK));
+            if let Some(guard) = guard {
+                // It may have been closed while this thread waited.
+                return if self.is_open() { Ok(guard) } else { Err(self.closed()) };
+            }
+        }
+    }
+
+    /// Calls NCCL on it. `body` answers `None` when this NCCL does not have the function. Every error but a wrong
+    /// argument is fatal to the communicator, as NCCL says.
+    #[inline]
+    pub fn call(
+        &self,
+        what: &str,
+        body: impl FnOnce(&Functions, ncclComm_t) -> Option<ncclResult_t>,
+    ) -> Result<Outcome> {
+        let real = self.enter()?;
+        let result = body(&self.library.functions, real.0);
+        drop(real);
+        match result {
+            Some(ncclSuccess) => Ok(Outcome::Done),
+            Some(ncclInProgress) => Ok(Outcome::Pending),
+            Some(result) => Err(self.judge(what, result)),
+            None => Err(self.library.missing(what)),
+        }
+    }
+
+    /// Makes an error of a result, and the end of the communicator of a fatal one.
+    #[cold]
+    pub fn judge(&self, what: &str, result: ncclResult_t) -> Error {
+        let error = self.library.failure(what, result);
+        if error.code == Code::InvalidArgument {
+            return error;
+        }
+        let error = self.sticky().unwrap_or(error.extent(Extent::World));
+        self.fail(error.clone());
+        // What ended it first says more than what followed from it.
+        if self.is_open() { error } else { self.closed() }
+    }
+
+    /// The error of a context that nothing can repair.
+    fn sticky(&self) -> Option<Error> {
+        let device = self.device?;
+        cuda::health(device).err().filter(|e| e.extent == Extent::Process)
+    }
+
+    /// Launches something: as [`Comm::call`], in turn with the device's other communicators.
+    #[inline]
+    pub fn launch(
+        &self,
+        what: &str,
+        body: impl FnOnce(&Functions, ncclComm_t) -> Option<ncclResult_t>,
+    ) -> Result<Outcome> {
+        self.call(what, |functions, real| {
+            let _turn = self.order.turn();
+            body(functions, real)
+        })
+    }
+
+    /// Several communicators of one world in one NCCL group: all are entered, in an order that no other thread
+    /// reverses; `body` gets their handles in the order of `comms`, issues the calls, and answers the first result that
+    /// is neither success nor in progress.
+    pub fn group(comms: &[Arc<Comm>], body: impl FnOnce(&[ncclComm_t]) -> ncclResult_t) -> Result<Outcome> {
+        let Some(first) = comms.first() else { return Ok(Outcome::Done) };
+        let functions = &first.library.functions;
+        let (Some(start), Some(end)) = (functions.ncclGroupStart, functions.ncclGroupEnd) else {
+            return Err(first.library.missing("ncclGroupStart"));
+        };
+        let mut sorted: Vec<usize> = (0..comms.len()).collect();
+        sorted.sort_by_key(|i| Arc::as_ptr(&comms[*i]));
+        let mut handles = vec![core::ptr::null_mut(); comms.len()];
+        let mut guards = Vec::new();
+        for i in sorted {
+            let real = comms[i].enter()?;
+            handles[i] = real.0;
+            guards.push(real);
+        }
+        let mut devices: Vec<&Comm> = comms.iter().map(|c| &**c).collect();
+        devices.sort_by_key(|c| c.device);
+        devices.dedup_by_key(|c| c.device);
+        let turns: Vec<_> = devices.iter().map(|c| c.order.turn()).collect();
+        // SAFETY: no arguments. The group is this thread's own.
+        let mut result = unsafe { start() };
+        if result == ncclSuccess {
+            result = body(&handles);
+            // SAFETY: as above. Also after an error: the group must not stay open.
+            let ended = unsafe { end() };
+            if matches!(result, ncclSuccess | ncclInProgress) {
+                result = ended;
+            }
+        }
+        drop(turns);
+        drop(guards);
+        match result {
+            ncclSuccess => Ok(Outcome::Done),
+            ncclInProgress => Ok(Outcome::Pending),
+            result => {
+                // An error of a group condemns every communicator in it.
+                let errors: Vec<Error> = comms.iter().map(|c| c.judge("ncclGroupEnd", result)).collect();
+                Err(errors.into_iter().next().unwrap_or_else(|| first.closed()))
+            }
+        }
+    }
+
+    /// One look at what NCCL does in the background.
+    pub fn poll(&self) -> Result<Outcome> {
+        let get = self.library.functions.ncclCommGetAsyncError;
+        let get = get.ok_or_else(|| self.library.missing("ncclCommGetAsyncError"))?;
+        let mut state = ncclSuccess;
+        let real = self.enter()?;
+        // SAFETY: a live handle, the lock is held; `state` is writable.
+        let result = unsafe { get(real.0, &mut state) };
+        drop(real);
+        match (result, state) {
+            (ncclSuccess, ncclSuccess) => Ok(Outcome::Done),
+            (ncclSuccess, ncclInProgress) => Ok(Outcome::Pending),
+            (ncclSuccess, error) => Err(self.judge("asynchronous error of NCCL", error)),
+            (error, _) => Err(self.judge("ncclCommGetAsyncError", error)),
+        }
+    }
+
+    /// Waits for what NCCL does in the background, until the communicator breaks or the time is up.
+    pub fn settle(&self, outcome: Outcome, deadline: Instant) -> Result<()> {
+        if outcome == Outcome::Done {
+            return Ok(());
+        }
+        let mut turns = 0usize;
+        while self.poll()? == Outcome::Pending {
+            if Instant::now() >= deadline {
+                let text = format!("communicator '{}': NCCL did not finish in time", self.options.name);
+                return Err(Error::timeout(text));
+            }
+            if turns < 64 {
+                crate::sys::process::yield_now();
+            } else {
+                std::thread::sleep(POLL[(turns / 256).min(POLL.len() - 1)]);
+            }
+            turns += 1;
+        }
+        Ok(())
+    }
+
+    /// Notes that an operation was enqueued on a stream: its deadline runs from now on.
+    #[inline]
+    pub fn enqueued(&self, stream: Stream) -> Result<()> {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        if self.options.timeout.is_none() || self.device.is_none() {
+            return Ok(());
+        }
+        self.mark(stream)
+    }
+
+    fn mark(&self, stream: Stream) -> Result<()> {
+        if cuda::is_capturing(stream)? {
+            self.captured.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut marks = self.marks.lock();
+        let again = match marks.set.back() {
+            Some(last) => marks.set.len() >= MARKS && last.stream == stream as usize,
+            None => false,
+        };
+        if again {
+            // The last one moves on, and keeps its time.
+            if let Some(last) = marks.set.back() {
+                last.mark.set(stream)?;
+            }
+            return Ok(());
+        }
+        let mark = match marks.free.pop() {
+            Some(mark) => mark,
+            None => Mark::new()?,
+        };
+        mark.set(stream)?;
+        marks.set.push_back(Pending { mark, since: Instant::now(), stream: stream as usize });
+        drop(marks);
+        janitor::wake();
+        Ok(())
+    }
+
+    /// The janitor's look at a communicator in use; answers whether to look again soon.
+    pub(super) fn look(&self, now: Instant) -> bool {
+        if !self.is_open() {
+            let leak = self.recipe.lock().check(now, self.captured.load(Ordering::Relaxed));
+            if let Some(leak) = leak {
+                janitor::report(self, leak);
+                self.over.notify_all();
+            }
+            return !self.recipe.lock().is_over();
+        }
+        // Who is inside a call sees the error itself.
+        if !self.real.is_locked()
+            && let Err(e) = self.poll()
+        {
+            tracing::debug!("communicator '{}': {e}", self.options.name);
+            return true;
+        }
+        self.look_at_marks(now)
+    }
+
+    fn look_at_marks(&self, now: Instant) -> bool {
+        let Some(timeout) = self.options.timeout else { return false };
+        let mut marks = self.marks.lock();
+        let mut overdue = false;
+        let mut broken = None;
+        let mut still = VecDeque::with_capacity(marks.set.len());
+        while let Some(pending) = marks.set.pop_front() {
+            match pending.mark.is_reached() {
+                Ok(true) => marks.free.push(pending.mark),
+                Ok(false) => {
+                    overdue |= now.saturating_duration_since(pending.since) >= timeout;
+                    still.push_back(pending);
+                }
+                Err(e) => broken = Some(e),
+            }
+        }
+        marks.set = still;
+        let busy = !marks.set.is_empty();
+        drop(marks);
+        if let Some(e) = broken {
+            self.fail(e.extent(Extent::Process));
+        } else if overdue {
+            let ms = timeout.as_millis();
+            let text =
+                format!("an operation on communicator '{}' took longer than {ms} ms", self.options.name);
+            self.fail(Error::timeout(text).extent(Extent::World));
+        }
+        busy
+    }
+
+    /// Bytes of device memory that NCCL holds for it; `None` where this NCCL does not say.
+    pub fn memory(&self) -> Option<u64> {
+        let stats = self.library.functions.ncclCommMemStats?;
+        let mut bytes = 0;
+        let real = self.enter().ok()?;
+        // SAFETY: a live handle, the lock is held; `bytes` is writable.
+        let result = unsafe { stats(real.0, ncclStatGpuMemTotal, &mut bytes) };
+        (result == ncclSuccess).then_some(bytes)
+    }
+
+    /// The genuine handle, for calls that [`Comm::call`] does not fit. Not while the caller is in [`Comm::call`].
+    pub fn with<R>(&self, body: impl FnOnce(ncclComm_t) -> R) -> Result<R> {
+        let real = self.enter()?;
+        Ok(body(real.0))
+    }
+}
+
+impl Library {
+    /// The error of a call that answered `result`, with NCCL's own sentence if it has one.
+    pub fn failure(&self, what: &str, result: ncclResult_t) -> Error {
+        let text = |f: Option<*const core::ffi::c_char>| match f {
+            // SAFETY: NCCL answers C strings that stay valid until its next call on this thread.
+            Some(p) if !p.is_null() => unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        // SAFETY: any number is allowed.
+        let name = text(self.functions.ncclGetErrorString.map(|f| unsafe { f(result) }));
+        // SAFETY: null asks for the last error of this thread.
+        let last = text(self.functions.ncclGetLastError.map(|f| unsafe { f(core::ptr::null_mut()) }));
+        let (code, extent) = match result {
+            ncclUnhandledCudaError => (Code::UnhandledCuda, Extent::Operation),
+            ncclSystemError => (Code::System, Extent::Operation),
+            ncclInvalidArgument => (Code::InvalidArgument, Extent::Argument),
+            ncclInvalidUsage => (Code::InvalidUsage, Extent::Operation),
+            ncclRemoteError => (Code::Remote, Extent::Operation),
+            ncclTimeout => (Code::Timeout, Extent::Operation),
+            _ => (Code::Internal, Extent::Operation),
+        };
+        let mut sentence = format!("{what}: NCCL says {result}");
+        for part in [name, last] {
+            if !part.is_empty() {
+                sentence.push_str(&format!(" ({part})"));
+            }
+        }
+        Error::new(code, extent, sentence)
+    }
+}
+
+#[cfg(test)]
+#[path = "comm_tests.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! One launch at a time on a device.
+//!
+//! NCCL calls it unsafe to issue from several threads to communicators of one device, and wants the same launch order
+//! on all ranks. Taking turns keeps one launch from being mixed into another. Whoever hangs in NCCL while it has its
+//! turn loses it: the other worlds of the device must not wait for a broken one.
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A launch that takes longer hangs; none takes a hundredth of it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The turns of one device.
+#[derive(Default)]
+pub struct Order {
+    turn: Mutex<()>,
+    /// Somebody waited in vain for the present turn to end. No clock is read on the way of those who need not wait.
+    hangs: AtomicBool,
+}
+
+/// A turn; `None` inside when it was not waited for.
+pub struct Turn<'a>(Option<(&'a Order, MutexGuard<'a, ()>)>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some((order, _)) = &self.0 {
+            order.hangs.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Order {
+    /// The turns of a device of this process.
+    pub fn of(device: Option<i32>) -> Arc<Order> {
+        static ALL: OnceLock<Mutex<HashMap<Option<i32>, Arc<Order>>>> = OnceLock::new();
+        ALL.get_or_init(Mutex::default).lock().entry(device).or_default().clone()
+    }
+
+    /// Waits for a turn, but not for somebody who hangs.
+    pub fn turn(&self) -> Turn<'_> {
+        let guard = self.turn.try_lock().or_else(|| {
+            if self.hangs.load(Ordering::Relaxed) {
+                return None;
+            }
+            let guard = self.turn.try_lock_for(PATIENCE);
+            self.hangs.store(guard.is_none(), Ordering::Relaxed);
+            guard
+        });
+        Turn(guard.map(|guard| (self, guard)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn turns_exclude_each_other_and_who_hangs_loses_his() {
+        let order = Order::default();
+        let mine = order.turn();
+        assert!(mine.0.is_some());
+        let start = Instant::now();
+        assert!(order.turn().0.is_none());
+        assert!(start.elapsed() >= PATIENCE);
+        // From now on it is known to hang.
+        let start = Instant::now();
+        for _ in 0..100 {
+            assert!(order.turn().0.is_none());
+        }
+        assert!(start.elapsed() < 50 * PATIENCE);
+        drop(mine);
+        assert!(order.turn().0.is_some());
+        assert!(order.turn().0.is_some());
+        assert!(Arc::ptr_eq(&Order::of(Some(3)), &Order::of(Some(3))));
+        assert!(!Arc::ptr_eq(&Order::of(Some(3)), &Order::of(None)));
+    }
+}
