@@ -107,13 +107,11 @@
 //! | [`watchdog`] | control links, signs of life, the door for connections | own threads |
 //! | [`rendezvous`] | from a name or an id to the list of members | through the store |
 //! | [`backend`] | operations on device memory: a trait, and NCCL behind it | calls into NCCL |
-//! | [`backend`] | operations on device memory: a trait, and NCCL behind it | calls into NCCL |
 //! | [`progress`] | the engine of a world, and waiting | through endpoints |
 //! | [`collective`] | plans of the collectives, reduction kernels | none, pure |
 //! | [`store`] | the key-value store where members meet: server, client, codec | sockets |
 //! | [`transport`] | endpoints: shared memory, TCP, a scripted one for tests | sockets, memory |
 //! | [`nccl`] | the genuine NCCL, loaded at run time, and its communicators' care | calls into NCCL and CUDA |
-//! | [`nccl`] | the genuine NCCL, loaded at run time, and the care of its communicators | calls into NCCL, CUDA |
 //! | [`fault`] | who has failed, and what follows | none, pure |
 //! | [`observe`] | events, callbacks, log lines | stderr, one eventfd |
 //! | [`sys`] | everything that is a system call | all of it |
