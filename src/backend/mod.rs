@@ -29,6 +29,8 @@ pub struct Call {
     pub dtype: DataType,
     /// Reduction, else `Builtin(Sum)`.
     pub reduction: Reduction,
+    /// The reduction's scalar is not the value but its address in device memory.
+    pub scalar_on_device: bool,
     /// Peer of point-to-point, root of a rooted operation, else 0; as the caller gave it.
     pub peer: i32,
     /// The stream of an operation on device memory; null is the device's default stream, and the only one on the host.

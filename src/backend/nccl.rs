@@ -153,7 +153,13 @@ impl Nccl {
         for call in calls {
             let made = match call.reduction {
                 Reduction::Builtin(op) => Ok(operator(op)),
-                Reduction::PreMulSum(scalar) => self.premulsum(call, scalar),
+                Reduction::PreMulSum(address) if call.scalar_on_device => {
+                    let address = usize::from_ne_bytes(address) as *mut c_void;
+                    self.premulsum(call, address, ncclScalarDevice)
+                }
+                Reduction::PreMulSum(mut scalar) => {
+                    self.premulsum(call, scalar.as_mut_ptr().cast(), ncclScalarHostImmediate)
+                }
             };
             match made {
                 Ok(op) => all.push(op),
@@ -166,20 +172,18 @@ impl Nccl {
         Ok(all)
     }
 
-    fn premulsum(&self, call: &Call, mut scalar: [u8; 8]) -> Result<ncclRedOp_t> {
+    fn premulsum(
+        &self,
+        call: &Call,
+        scalar: *mut c_void,
+        residence: ncclScalarResidence_t,
+    ) -> Result<ncclRedOp_t> {
         let mut op = ncclSum;
         let dtype = call.dtype as ncclDataType_t;
         self.comm.call("ncclRedOpCreatePreMulSum", |f, real| {
-            // SAFETY: a live handle whose lock is held; the scalar is read during the call.
-            Some(unsafe {
-                (f.ncclRedOpCreatePreMulSum?)(
-                    &mut op,
-                    scalar.as_mut_ptr().cast(),
-                    dtype,
-                    ncclScalarHostImmediate,
-                    real,
-                )
-            })
+            // SAFETY: a live handle whose lock is held; the scalar is read during the call, or lies in the device
+            // memory that the application keeps for it.
+            Some(unsafe { (f.ncclRedOpCreatePreMulSum?)(&mut op, scalar, dtype, residence, real) })
         })?;
         Ok(op)
     }

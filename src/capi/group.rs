@@ -157,6 +157,7 @@ mod tests {
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
             stream: ptr::null_mut(),
+            scalar_on_device: false,
         }
     }
 

@@ -43,7 +43,7 @@ impl Posted {
     }
 
     /// The call, after the checks that do not depend on the world.
-    fn call(&self, world: mwWorld_t, rank: u32) -> Result<Call> {
+    fn call(&self, world: mwWorld_t, rank: u32, on_device: bool) -> Result<Call> {
         let dtype = datatype(self.datatype)?;
         if self.count > 0 && self.sendbuff.is_null() && self.sends(rank) {
             return Err(Error::argument(format!("sendbuff: NULL for {} elements", self.count)));
@@ -51,6 +51,10 @@ impl Posted {
         if self.count > 0 && self.recvbuff.is_null() && self.receives(rank) {
             return Err(Error::argument(format!("recvbuff: NULL for {} elements", self.count)));
         }
+        let (reduction, scalar_on_device) = match self.op {
+            Some(op) => redop::reduction(world, op, dtype, on_device)?,
+            None => (Reduction::Builtin(RedOp::Sum), false),
+        };
         Ok(Call {
             kind: self.kind,
             send: self.send,
@@ -58,10 +62,8 @@ impl Posted {
             recvbuf: self.recvbuff.cast(),
             count: self.count,
             dtype,
-            reduction: match self.op {
-                Some(op) => redop::reduction(world, op, dtype)?,
-                None => Reduction::Builtin(RedOp::Sum),
-            },
+            reduction,
+            scalar_on_device,
             peer: self.peer,
             stream: ptr::null_mut(),
         })
@@ -107,7 +109,7 @@ fn post(world: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
 
 fn check(world: mwWorld_t, stream: mwStream_t, posted: &Posted) -> Result<(Guard<'static, World>, Call)> {
     let guard = handle::world(world)?;
-    let call = Call { stream: stream.cast(), ..posted.call(world, guard.rank())? };
+    let call = Call { stream: stream.cast(), ..posted.call(world, guard.rank(), guard.is_on_device())? };
     Ok((guard, call))
 }
 
@@ -285,7 +287,7 @@ mod tests {
     fn needs(kind: OpKind, send: bool, root: c_int) -> (bool, bool) {
         let missing = |sendbuff, recvbuff| {
             let posted = Posted { send, peer: root, sendbuff, recvbuff, ..Posted::new(kind, 3, 7) };
-            posted.call(ptr::null_mut(), 1).err().map(|err| err.to_string())
+            posted.call(ptr::null_mut(), 1, false).err().map(|err| err.to_string())
         };
         let there = ptr::without_provenance_mut::<c_void>(8);
         assert_eq!(missing(there, there), None);
@@ -314,13 +316,13 @@ mod tests {
     #[test]
     fn no_elements_need_no_buffers() {
         let posted = Posted { op: Some(2), ..Posted::new(OpKind::AllReduce, 0, 7) };
-        let call = posted.call(ptr::null_mut(), 0).unwrap();
+        let call = posted.call(ptr::null_mut(), 0, false).unwrap();
         assert_eq!(call.reduction, Reduction::Builtin(RedOp::Max));
     }
 
     #[test]
     fn enumerators_are_checked() {
-        let text = |posted: Posted| posted.call(ptr::null_mut(), 0).unwrap_err().to_string();
+        let text = |posted: Posted| posted.call(ptr::null_mut(), 0, false).unwrap_err().to_string();
         let posted = Posted::new(OpKind::AllReduce, 0, 7);
         assert_eq!(text(Posted { datatype: 12, ..posted }), "datatype: 12 is no mwDataType_t");
         for op in [-1, 5] {

@@ -100,17 +100,24 @@ impl Table {
         self.made.remove(&(world, op)).map(drop).ok_or_else(|| unknown(op))
     }
 
-    fn reduction(&self, world: usize, op: c_int, dtype: DataType) -> Result<Reduction> {
+    fn reduction(
+        &self,
+        world: usize,
+        op: c_int,
+        dtype: DataType,
+        on_device: bool,
+    ) -> Result<(Reduction, bool)> {
         let made = self.made.get(&(world, op)).ok_or_else(|| unknown(op))?;
         if made.dtype != dtype {
             let (had, wanted) = (made.dtype.name(), dtype.name());
             return Err(Error::argument(format!("op: {op} was made for {had}, not for {wanted}")));
         }
         match made.scalar {
-            Scalar::Value(bytes) => Ok(Reduction::PreMulSum(bytes)),
+            Scalar::Value(bytes) => Ok((Reduction::PreMulSum(bytes), false)),
+            Scalar::At(ptr) if on_device => Ok((Reduction::PreMulSum(ptr.addr().to_ne_bytes()), true)),
             // SAFETY: valid while the operator exists, as mwScalarDevice demands; we hold the table's lock,
             // so it does.
-            Scalar::At(ptr) => Ok(Reduction::PreMulSum(unsafe { read(ptr, dtype) })),
+            Scalar::At(ptr) => Ok((Reduction::PreMulSum(unsafe { read(ptr, dtype) }), false)),
         }
     }
 }
@@ -128,11 +135,17 @@ unsafe fn read(ptr: *const u8, dtype: DataType) -> [u8; 8] {
     bytes
 }
 
-/// The reduction that an operation of a world uses.
-pub(super) fn reduction(world: mwWorld_t, op: RawRedOp, dtype: DataType) -> Result<Reduction> {
+/// The reduction that an operation of a world uses, and whether its scalar is the address of one in device memory, where
+/// only the operation itself can read it.
+pub(super) fn reduction(
+    world: mwWorld_t,
+    op: RawRedOp,
+    dtype: DataType,
+    on_device: bool,
+) -> Result<(Reduction, bool)> {
     match RedOp::from_raw(op) {
-        Some(builtin) => Ok(Reduction::Builtin(builtin)),
-        None => MADE.read().reduction(world.addr(), op, dtype),
+        Some(builtin) => Ok((Reduction::Builtin(builtin), false)),
+        None => MADE.read().reduction(world.addr(), op, dtype, on_device),
     }
 }
 
@@ -213,17 +226,17 @@ mod tests {
         let mut table = Table::new();
         let op = table.insert(1, float(&0.5, mwScalarResidence_t::mwScalarHostImmediate).unwrap()).unwrap();
         assert_eq!(op, 5);
-        assert_eq!(table.reduction(1, op, DataType::Float32), Ok(bytes(0.5)));
+        assert_eq!(table.reduction(1, op, DataType::Float32, false), Ok((bytes(0.5), false)));
         assert_eq!(
-            table.reduction(1, op, DataType::Float64).unwrap_err().to_string(),
+            table.reduction(1, op, DataType::Float64, false).unwrap_err().to_string(),
             "op: 5 was made for float32, not for float64"
         );
-        let elsewhere = table.reduction(2, op, DataType::Float32).unwrap_err().to_string();
+        let elsewhere = table.reduction(2, op, DataType::Float32, false).unwrap_err().to_string();
         assert_eq!(elsewhere, "op: 5 is neither built in nor an operator made for this world");
         table.remove(2, op).unwrap_err();
         table.remove(1, op).unwrap();
         table.remove(1, op).unwrap_err();
-        table.reduction(1, op, DataType::Float32).unwrap_err();
+        table.reduction(1, op, DataType::Float32, false).unwrap_err();
         let next = table.insert(1, float(&1.0, mwScalarResidence_t::mwScalarHostImmediate).unwrap());
         assert_eq!(next, Ok(6));
         assert!(table.remove(1, 0).unwrap_err().to_string().contains("built in"));
@@ -242,7 +255,7 @@ mod tests {
         let op = table.insert(1, made).unwrap();
         // SAFETY: as above.
         unsafe { (&raw mut scalar).write(3.0) };
-        assert_eq!(table.reduction(1, op, DataType::Float32), Ok(bytes(3.0)));
+        assert_eq!(table.reduction(1, op, DataType::Float32, false), Ok((bytes(3.0), false)));
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl World {
         self.device.get().map_or(-1, |d| d.ordinal())
     }
 
+    /// Whether its operations take device memory.
+    pub fn is_on_device(&self) -> bool {
+        self.device.get().is_some()
+    }
+
     /// Makes the communicator: rank 0 gets an identity from NCCL and hands it to everybody.
     pub(super) fn wire_device(
         self: &Arc<World>,

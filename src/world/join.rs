@@ -237,6 +237,7 @@ impl World {
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
             stream: std::ptr::null_mut(),
+            scalar_on_device: false,
         };
         self.run(&gather)?;
         Ok(all)

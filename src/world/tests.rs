@@ -22,6 +22,7 @@ pub(super) fn call(kind: OpKind) -> Call {
         reduction: Reduction::Builtin(RedOp::Sum),
         peer: 0,
         stream: std::ptr::null_mut(),
+        scalar_on_device: false,
     }
 }
 

@@ -258,6 +258,7 @@ impl World {
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
             stream: std::ptr::null_mut(),
+            scalar_on_device: false,
         };
         self.run_until(&barrier, deadline)
     }

@@ -161,6 +161,7 @@ impl Op {
             reduction: self.reduction(me),
             peer: self.root as i32,
             stream: std::ptr::null_mut(),
+            scalar_on_device: false,
         };
         Prepared { call, before: arena.clone(), arena, output: (output, outs), what: Item::Op(self) }
     }
@@ -240,6 +241,7 @@ impl Message {
                 reduction: Reduction::Builtin(RedOp::Sum),
                 peer: (if send { self.to } else { self.from }) as i32,
                 stream: std::ptr::null_mut(),
+                scalar_on_device: false,
             };
             let output = (MARGIN, if send { 0 } else { bytes });
             Prepared { call, before: arena.clone(), arena, output, what: Item::Message(self) }
