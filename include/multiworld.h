@@ -55,7 +55,7 @@
 // What an mwConfig_t has to be initialised with: nothing is set.
 #define MW_CONFIG_INITIALIZER \
   { sizeof(mwConfig_t), MW_CONFIG_MAGIC, MW_VERSION_CODE, NULL, NULL, NULL, NULL, MW_CONFIG_UNDEF_INT, \
-    MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT }
+    MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, NULL }
 
 // A color for mwWorldSplit: this rank takes part in the call and gets no new world.
 #define MW_SPLIT_NOCOLOR (-1)
