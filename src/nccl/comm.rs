@@ -212,9 +212,15 @@ impl Comm {
     /// Nobody may call it any more: what is under way on the device is dropped and everything freed, by another thread.
     /// Returns at once; see [`Comm::wait_over`].
     pub fn end(&self, error: &Error) {
-        if self.close(BROKEN, Some(error)) {
-            self.bury(Ending::Abort);
+        self.close(BROKEN, Some(error));
+        if self.phase.load(Ordering::Acquire) == BROKEN && self.ending.set(Ending::Abort).is_ok() {
+            self.bury();
         }
+    }
+
+    /// Nobody may call it any more, but it is left as it is until somebody calls [`Comm::end`].
+    pub fn refuse(&self, error: &Error) {
+        self.close(BROKEN, Some(error));
     }
 
     /// Leaves phase OPEN; answers whether this call did it.
@@ -227,9 +233,7 @@ impl Comm {
         self.phase.compare_exchange(OPEN, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    fn bury(&self, ending: Ending) {
-        // The phase changes once, so this is the only one.
-        let _ = self.ending.set(ending);
+    fn bury(&self) {
         self.recipe.lock().enter(Stage::Waiting, Instant::now());
         janitor::bury(self);
     }
@@ -268,12 +272,16 @@ impl Comm {
             };
             match finalized {
                 Ok(()) => {
-                    if self.close(CLOSED, None) {
-                        self.bury(Ending::Destroy);
+                    if self.close(CLOSED, None) && self.ending.set(Ending::Destroy).is_ok() {
+                        self.bury();
                     }
                 }
                 Err(e) => self.end(&e),
             }
+        }
+        if self.ending.get().is_none() {
+            // It was only refused so far.
+            self.end(&self.closed());
         }
         self.wait_over()
     }

@@ -55,11 +55,7 @@ impl World {
         let backend = Nccl::init(library, &id, self.rank, self.nranks(), options)?;
         let comm = backend.comm().clone();
         self.care_for(&comm);
-        if self.device.set(backend).is_err() {
-            return Err(Error::internal("a world was given two devices"));
-        }
-        // Someone may have failed before there was anything to end.
-        self.end_device();
+        self.attach(backend)?;
         comm.settle(Outcome::Pending, deadline).map_err(|e| broken().err().unwrap_or(e))
     }
 
@@ -77,6 +73,15 @@ impl World {
             _ => Err(self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"))),
         };
         (0..self.nranks()).map(|r| w.await_handout((self.id, tag(r)), deadline, &broken)).collect()
+    }
+
+    /// Gives the world a device to end when the world ends, at once if it has ended. Once per world.
+    pub fn attach(&self, device: Arc<dyn Device>) -> Result<()> {
+        if self.device.set(device).is_err() {
+            return Err(Error::internal("a world was given two devices"));
+        }
+        self.end_device();
+        Ok(())
     }
 
     /// What goes wrong on a communicator breaks this world, for all members.
