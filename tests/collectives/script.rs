@@ -299,10 +299,10 @@ pub fn play(worlds: &[Arc<World>], steps: &[Step]) -> Result<Vec<Vec<u8>>, Strin
         match step {
             Step::One(which, item) => {
                 calls = prepare(*which, item);
-                if calls.len() < 2 {
+                if calls.len() < 2 && !calls.iter().any(|(w, _)| w.is_on_device()) {
                     calls.iter().try_for_each(|(w, p)| w.run(&p.call)).map_err(failed)?;
                 } else {
-                    // To oneself.
+                    // To oneself, or enqueued only.
                     submit(&calls, false).wait(None).expect("no limit").map_err(failed)?;
                 }
             }
@@ -331,6 +331,8 @@ pub fn play(worlds: &[Arc<World>], steps: &[Step]) -> Result<Vec<Vec<u8>>, Strin
     Ok(same)
 }
 
+/// What is enqueued on a device is waited for, too, if it is submitted.
 fn submit(calls: &[(Arc<World>, Prepared)], background: bool) -> Arc<Request> {
+    let background = background || calls.iter().any(|(w, _)| w.is_on_device());
     Request::submit(calls.iter().map(|(w, p)| (w.clone(), p.call)).collect(), background)
 }
