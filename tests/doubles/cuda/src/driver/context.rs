@@ -20,7 +20,7 @@ pub fn handle(device: Option<&'static Device>) -> usize {
 }
 
 /// None for NULL.
-fn find(context: usize) -> Result<Option<&'static Device>> {
+pub fn find(context: usize) -> Result<Option<&'static Device>> {
     if context == 0 {
         return Ok(None);
     }

@@ -1,7 +1,11 @@
 //! The driver's functions by name, for programs that ask for them.
 
 use super::capture::*;
-use super::context::*;
+use super::context::{
+    cuCtxGetCurrent, cuCtxGetDevice, cuCtxGetStreamPriorityRange, cuCtxPopCurrent_v2, cuCtxPushCurrent_v2,
+    cuCtxSetCurrent, cuCtxSynchronize, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxRetain,
+};
 use super::device::*;
 use super::error::*;
 use super::event::*;
@@ -100,6 +104,7 @@ fn entries() -> Vec<Entry> {
         "cuMemcpyDtoHAsync" 3020 cuMemcpyDtoHAsync_v2
         "cuMemcpyDtoD" 3020 cuMemcpyDtoD_v2
         "cuMemcpyDtoDAsync" 3020 cuMemcpyDtoDAsync_v2
+        "cuMemcpyPeerAsync" 4000 cuMemcpyPeerAsync
         "cuMemsetD8" 3020 cuMemsetD8_v2
         "cuMemsetD8Async" 3020 cuMemsetD8Async
         "cuGraphInstantiate" 12000 cuGraphInstantiateWithFlags

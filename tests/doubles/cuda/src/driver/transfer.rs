@@ -1,8 +1,10 @@
 //! Copies and fills.
 
+use super::context::find;
 use super::{Code, current, enter};
 use crate::model::calls::{Call, call};
 use crate::model::capture::refuse_unsafe;
+use crate::model::error::Error;
 use crate::model::order::resolve;
 use crate::model::transfer::{Direction, copy, copy_now, fill};
 use std::ffi::{c_uchar, c_void};
@@ -88,6 +90,24 @@ pub extern "C" fn cuMemcpyDtoDAsync_v2(
     stream: usize,
 ) -> Code {
     ordered(call!("cuMemcpyDtoDAsync_v2"), to, from, bytes, Direction::DeviceToDevice, stream)
+}
+
+/// The addresses say whose memory it is; the contexts only have to exist and work.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemcpyPeerAsync(
+    to: *mut c_void,
+    to_context: usize,
+    from: *const c_void,
+    from_context: usize,
+    bytes: usize,
+    stream: usize,
+) -> Code {
+    enter(call!("cuMemcpyPeerAsync"), || {
+        for context in [to_context, from_context] {
+            find(context)?.ok_or(Error::INVALID_CONTEXT)?.touch()?;
+        }
+        copy(&resolve(stream, current)?, to, from, bytes, Direction::DeviceToDevice)
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -139,9 +139,10 @@ impl Stream {
         spawned.map(drop).map_err(|_| Error::OPERATING_SYSTEM)
     }
 
-    fn signal(&self, queue: MutexGuard<'_, Queue>) {
+    fn signal(&self, mut queue: MutexGuard<'_, Queue>) {
         self.signals.fetch_add(1, Ordering::Release);
-        let asleep = queue.asleep;
+        // Who signals next, before the thread is up, need not wake it again.
+        let asleep = std::mem::take(&mut queue.asleep);
         drop(queue);
         if asleep {
             self.wake.notify_one();
