@@ -7,6 +7,7 @@
 //! | `call` | checking an operation's arguments |
 //! | `operate` | running operations, deadlines, trouble |
 //! | `news` | what the watchdog and the peers tell |
+//! | `reshape` | worlds from worlds: without some members, or with more |
 //! | `request` | groups and asynchronous operations, across worlds |
 //! | `background` | the thread that drives asynchronous operations nobody waits for |
 
@@ -16,6 +17,7 @@ mod join;
 mod news;
 mod operate;
 mod request;
+mod reshape;
 mod wireup;
 
 #[cfg(test)]
