@@ -37,6 +37,14 @@ impl Dylib {
         if handle.is_null() { Err(last_error()) } else { Ok(Dylib(handle)) }
     }
 
+    /// A library that the program has opened already, by the name that it was opened with or its soname; opens
+    /// nothing.
+    pub fn loaded(name: &CStr) -> Option<Dylib> {
+        // SAFETY: a C string; with RTLD_NOLOAD no code runs.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+        (!handle.is_null()).then_some(Dylib(handle))
+    }
+
     /// Address of a symbol of the library or of what it depends on.
     pub fn symbol(&self, name: &CStr) -> Option<*mut c_void> {
         // SAFETY: the handle is open, for ever.
@@ -76,6 +84,7 @@ mod tests {
         let address = c.symbol(c"getpid").unwrap();
         assert!(file_of(address as usize).unwrap().to_string_lossy().contains("libc"));
         assert_eq!(c.symbol(c"no_such_symbol_anywhere"), None);
+        assert!(Dylib::loaded(c"libc.so.6").is_some() && Dylib::loaded(c"libno_such.so.1").is_none());
         assert!(global(c"getpid").is_some() && global(c"no_such_symbol_anywhere").is_none());
         let e = Dylib::open(Path::new("/no/such/library.so")).unwrap_err();
         assert!(e.contains("/no/such/library.so"), "{e}");

@@ -8,6 +8,7 @@
 //! | `device` | the worlds whose operations NCCL carries out |
 //! | `operate` | running operations, deadlines, trouble |
 //! | `news` | what the watchdog and the peers tell |
+//! | `reshape` | worlds from worlds: without some members, or with more |
 //! | `request` | groups and asynchronous operations, across worlds |
 //! | `background` | the thread that drives asynchronous operations nobody waits for |
 
@@ -18,6 +19,7 @@ mod join;
 mod news;
 mod operate;
 mod request;
+mod reshape;
 mod wireup;
 
 #[cfg(test)]

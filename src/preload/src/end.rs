@@ -1,0 +1,85 @@
+//! The end of communicators.
+
+use crate::comm::Comm;
+use crate::genuine::forward;
+use crate::handle;
+use core::ffi::c_int;
+use multiworld::error::{Error, Result};
+use multiworld::nccl::types::*;
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommFinalize(comm: ncclComm_t) -> Result<ncclResult_t> {
+    match &**handle::comm(comm)? {
+        Comm::Host(host) => host.finalize().map(|()| ncclSuccess),
+        // SAFETY: this function's contract is that of the forwarded one.
+        Comm::Genuine(g) => unsafe { forward::ncclCommFinalize(g.library, g.real) },
+    }
+}
+
+/// The handle is gone whatever this answers.
+///
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommDestroy(comm: ncclComm_t) -> Result<ncclResult_t> {
+    match &*handle::remove_comm(comm)? {
+        Comm::Host(host) => host.destroy().map(|()| ncclSuccess),
+        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this comes once.
+        Comm::Genuine(g) => unsafe { forward::ncclCommDestroy(g.library, g.real) },
+    }
+}
+
+/// The handle is gone whatever this answers.
+///
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommAbort(comm: ncclComm_t) -> Result<ncclResult_t> {
+    match &*handle::remove_comm(comm)? {
+        Comm::Host(host) => {
+            host.abort();
+            Ok(ncclSuccess)
+        }
+        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this comes once.
+        Comm::Genuine(g) => unsafe { forward::ncclCommAbort(g.library, g.real) },
+    }
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommRevoke(comm: ncclComm_t, revokeFlags: c_int) -> Result<ncclResult_t> {
+    match &**handle::comm(comm)? {
+        Comm::Host(host) => {
+            if revokeFlags.cast_unsigned() != NCCL_REVOKE_DEFAULT {
+                return Err(Error::argument(format!("revokeFlags: {revokeFlags} is no flag of it")));
+            }
+            host.revoke().map(|()| ncclSuccess)
+        }
+        // SAFETY: this function's contract is that of the forwarded one.
+        Comm::Genuine(g) => unsafe { forward::ncclCommRevoke(g.library, g.real, revokeFlags) },
+    }
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommSuspend(comm: ncclComm_t, flags: c_int) -> Result<ncclResult_t> {
+    match &**handle::comm(comm)? {
+        Comm::Host(host) => {
+            if flags.cast_unsigned() != NCCL_SUSPEND_MEM {
+                return Err(Error::argument(format!("flags: {flags} is not NCCL_SUSPEND_MEM")));
+            }
+            host.suspend(true).map(|()| ncclSuccess)
+        }
+        // SAFETY: this function's contract is that of the forwarded one.
+        Comm::Genuine(g) => unsafe { forward::ncclCommSuspend(g.library, g.real, flags) },
+    }
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclCommResume(comm: ncclComm_t) -> Result<ncclResult_t> {
+    match &**handle::comm(comm)? {
+        Comm::Host(host) => host.suspend(false).map(|()| ncclSuccess),
+        // SAFETY: this function's contract is that of the forwarded one.
+        Comm::Genuine(g) => unsafe { forward::ncclCommResume(g.library, g.real) },
+    }
+}

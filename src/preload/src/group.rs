@@ -1,0 +1,129 @@
+//! Groups: what a thread posts between ncclGroupStart and ncclGroupEnd.
+
+use crate::config;
+use crate::genuine;
+use crate::host::join::{self, Task};
+use crate::host::run::{self, Queued};
+use crate::mode::{self, Mode};
+use multiworld::error::{Error, Result};
+use multiworld::nccl::types::*;
+use std::cell::RefCell;
+
+thread_local! {
+    static GROUP: RefCell<Group> = const { RefCell::new(Group::new()) };
+}
+
+/// What this thread has posted since its outermost ncclGroupStart.
+struct Group {
+    depth: u32,
+    calls: Vec<Queued>,
+    tasks: Vec<Task>,
+    /// The first error of a call in the group. Its end returns it, and nothing of the group is started.
+    error: Option<Error>,
+}
+
+impl Group {
+    const fn new() -> Group {
+        Group { depth: 0, calls: Vec::new(), tasks: Vec::new(), error: None }
+    }
+
+    /// What the outermost end starts; `None` at an inner one.
+    fn end(&mut self, function: &str) -> Result<Option<Group>> {
+        match self.depth {
+            0 => Err(Error::usage(format!("{function}: no group is open in this thread"))),
+            1 => Ok(Some(std::mem::replace(self, Group::new()))),
+            _ => {
+                self.depth -= 1;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether this thread has an open group.
+#[inline]
+pub fn is_open() -> bool {
+    GROUP.with_borrow(|group| group.depth > 0)
+}
+
+/// Keeps an operation for the end of the group.
+pub fn add(call: Queued) {
+    GROUP.with_borrow_mut(|group| group.calls.push(call));
+}
+
+/// Keeps a communicator in the making for the end of the group.
+pub fn add_task(task: Task) {
+    GROUP.with_borrow_mut(|group| group.tasks.push(task));
+}
+
+/// Makes the open group, if there is one, fail with this error.
+#[cold]
+pub fn poison(err: Error) -> Error {
+    GROUP.with_borrow_mut(|group| {
+        if group.depth > 0 && group.error.is_none() {
+            group.error = Some(err.clone());
+        }
+    });
+    err
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclGroupStart() -> Result<ncclResult_t> {
+    if let Mode::Genuine(library) = mode::get()? {
+        return genuine::group_start(library);
+    }
+    GROUP.with_borrow_mut(|group| {
+        let deeper = group.depth.checked_add(1);
+        group.depth = deeper.ok_or_else(|| Error::usage("ncclGroupStart: too many open groups"))?;
+        Ok(ncclSuccess)
+    })
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclGroupEnd() -> Result<ncclResult_t> {
+    if let Mode::Genuine(library) = mode::get()? {
+        return genuine::group_end(library);
+    }
+    let Some(group) = GROUP.with_borrow_mut(|group| group.end("ncclGroupEnd"))? else {
+        return Ok(ncclSuccess);
+    };
+    if let Some(e) = group.error {
+        group.tasks.into_iter().for_each(Task::cancel);
+        return Err(e);
+    }
+    let made = join::run_all(group.tasks);
+    // Also after an error: the other ranks of those communicators do not know of it.
+    let ran = run::run_group(group.calls);
+    made.and_then(|result| ran.map(|()| result))
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclGroupSimulateEnd(simInfo: *mut ncclSimInfo_t) -> Result<ncclResult_t> {
+    if let Mode::Genuine(library) = mode::get()? {
+        // SAFETY: this function's contract is that of the forwarded one.
+        return unsafe { genuine::group_simulate_end(library, simInfo) };
+    }
+    // SAFETY: NULL or a struct of this kind by NCCL's contract.
+    let checked = unsafe { config::check_sim_info(simInfo) };
+    let Some(group) = GROUP.with_borrow_mut(|group| group.end("ncclGroupSimulateEnd"))? else {
+        return checked.map(|()| ncclSuccess);
+    };
+    let has_tasks = !group.tasks.is_empty();
+    group.tasks.into_iter().for_each(Task::cancel);
+    if let Some(e) = group.error {
+        return Err(e);
+    }
+    checked?;
+    if has_tasks {
+        return Err(Error::usage("ncclGroupSimulateEnd: making communicators cannot be simulated"));
+    }
+    if !simInfo.is_null() {
+        // There is no model of time for host memory: nothing is promised.
+        // SAFETY: not NULL, and long enough, as was just checked; writable by NCCL's contract.
+        unsafe { (&raw mut (*simInfo).estimatedTime).write(0.0) };
+    }
+    Ok(ncclSuccess)
+}
