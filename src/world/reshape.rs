@@ -105,6 +105,8 @@ impl World {
             dtype: DataType::Uint8,
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
+            stream: std::ptr::null_mut(),
+            scalar_on_device: false,
         })?;
         // From here on all members see the same, and come to the same result.
         let mut ids = all.chunks_exact(CARD).filter(|card| card[0] == 1);

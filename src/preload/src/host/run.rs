@@ -93,6 +93,8 @@ fn item(host: &Host, world: &World, posted: &Posted) -> Result<Item> {
         dtype,
         reduction,
         peer: posted.peer,
+        stream: std::ptr::null_mut(),
+        scalar_on_device: false,
     };
     Ok(Item { call, scalar })
 }
