@@ -251,12 +251,14 @@ impl Device for Nccl {
 
     fn mark(&self, stream: Stream) -> Result<Option<Mark>> {
         let Some(device) = self.comm.device() else { return Ok(None) };
-        if cuda::is_capturing(stream)? {
-            return Err(Error::usage("mwGroupSubmit: a stream is being captured; use mwGroupEnd"));
-        }
-        let mark = cuda::on(device, Mark::new)?;
-        mark.set(stream)?;
-        Ok(Some(mark))
+        cuda::on(device, || {
+            if cuda::is_capturing(stream)? {
+                return Err(Error::usage("mwGroupSubmit: a stream is being captured; use mwGroupEnd"));
+            }
+            let mark = Mark::new()?;
+            mark.set(stream)?;
+            Ok(Some(mark))
+        })
     }
 
     fn end(&self, error: &Error) {

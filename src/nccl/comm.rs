@@ -438,10 +438,11 @@ impl Comm {
     #[inline]
     pub fn enqueued(&self, stream: Stream) -> Result<()> {
         self.operations.fetch_add(1, Ordering::Relaxed);
-        if self.options.timeout.is_none() || self.device.is_none() {
-            return Ok(());
+        match (self.options.timeout, self.device) {
+            // The calling thread may have another device current, or none.
+            (Some(_), Some(device)) => cuda::on(device, || self.mark(stream)),
+            _ => Ok(()),
         }
-        self.mark(stream)
     }
 
     fn mark(&self, stream: Stream) -> Result<()> {

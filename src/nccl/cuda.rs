@@ -97,6 +97,13 @@ pub fn current_device() -> Result<i32> {
 
 /// Makes a device current on this thread, as cudaSetDevice does.
 pub fn bind(device: i32) -> Result<()> {
+    let context = context(device)?;
+    // SAFETY: a context that is never released.
+    check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(context) })
+}
+
+/// The primary context of a device, which the runtime uses, too.
+fn context(device: i32) -> Result<CUcontext> {
     /// Addresses of the primary contexts that this process keeps.
     static CONTEXTS: OnceLock<Mutex<HashMap<i32, usize>>> = OnceLock::new();
     present()?;
@@ -116,9 +123,7 @@ pub fn bind(device: i32) -> Result<()> {
             context as usize
         }
     };
-    drop(contexts);
-    // SAFETY: a context that is never released.
-    check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(context as CUcontext) })
+    Ok(context as CUcontext)
 }
 
 /// Whether the context of a device still works; the error of one that does not reaches the whole process.
@@ -138,7 +143,12 @@ pub fn on<R>(device: i32, body: impl FnOnce() -> Result<R>) -> Result<R> {
     present()?;
     // SAFETY: the driver is initialised; `before` is writable.
     check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut before) })?;
-    bind(device)?;
+    let context = context(device)?;
+    if context == before {
+        return body();
+    }
+    // SAFETY: a context that is never released.
+    check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(context) })?;
     let answer = body();
     // SAFETY: the context that was current a moment ago, or none.
     check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(before) })?;

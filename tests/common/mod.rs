@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod cast;
+pub mod doubles;
 
 use multiworld::types::{DataType, OpKind, RedOp, Reduction};
 use multiworld::world::Call;
