@@ -1,5 +1,5 @@
-/* Needs no header of CUDA: the double's own controls, from a program that is linked to it as to libcudart. Its
- * argument is the number of the call of cudaLaunchHostFunc that breaks the device, by the environment. */
+/* Needs no header of CUDA: the double's own controls, from a program that is linked to it as to libcudart.
+ * Its argument is the number of the call of cudaLaunchHostFunc that breaks the device, by the environment. */
 #define MW_DOUBLE_CUDA_DECLARE
 #include "mwdouble_cuda.h"
 

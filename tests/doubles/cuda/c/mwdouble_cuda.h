@@ -1,5 +1,5 @@
-/* What the double of CUDA exports beyond CUDA, for tests, and the little of CUDA that a test needs which must build
- * without CUDA's own headers: define MW_DOUBLE_CUDA_DECLARE for that. */
+/* What the double of CUDA exports beyond CUDA, for tests, and the little of CUDA that a test needs which must
+ * build without CUDA's own headers: define MW_DOUBLE_CUDA_DECLARE for that. */
 #ifndef MWDOUBLE_CUDA_H
 #define MWDOUBLE_CUDA_H
 
@@ -10,8 +10,8 @@
 extern "C" {
 #endif
 
-/* Breaks a device with a sticky error: every call that touches it returns the error, its streams drop their work and
- * everybody who waits for them gets the error. Returns 0 or a cudaError_t. */
+/* Breaks a device with a sticky error: every call that touches it returns the error, its streams drop their
+ * work and everybody who waits for them gets the error. Returns 0 or a cudaError_t. */
 int mwDoubleCudaPoison(int device, int error);
 
 /* Makes a broken device work again. What was dropped stays dropped. */
@@ -20,8 +20,8 @@ int mwDoubleCudaHeal(int device);
 /* How often the program called the function with this name ("cudaMalloc"), in this process. */
 uint64_t mwDoubleCudaCalls(const char* name);
 
-/* Holds a stream (a cudaStream_t or CUstream): it takes up no work after that which it is at. Default streams are those
- * of the current device and thread. */
+/* Holds a stream (a cudaStream_t or CUstream): it takes up no work after that which it is at. Default streams
+ * are those of the current device and thread. */
 int mwDoubleCudaPark(void* stream);
 
 /* Lets a held stream go on; so does destroying it. */

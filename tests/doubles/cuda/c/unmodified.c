@@ -1,5 +1,5 @@
-/* A program for CUDA, with nothing of the double in it: it is compiled against the genuine headers of CUDA 12 or 13,
- * as C and as C++. Two devices, driven by one thread, pass a buffer around; then a graph does it. */
+/* A program for CUDA, with nothing of the double in it: it is compiled against the genuine headers of CUDA 12
+ * or 13, as C and as C++. Two devices, driven by one thread, pass a buffer around; then a graph does it. */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +57,8 @@ static void properties(void) {
     EXPECT(both.prop.unifiedAddressing == 1 && both.prop.canMapHostMemory == 1 && both.prop.integrated == 0);
     EXPECT(both.prop.maxThreadsPerMultiProcessor == 2048 && both.prop.l2CacheSize == 50 << 20);
     EXPECT(both.prop.managedMemory == 1 && both.prop.asyncEngineCount == 3);
-    EXPECT(both.prop.sharedMemPerMultiprocessor == 228 << 10 && both.prop.sharedMemPerBlockOptin == 227 << 10);
+    EXPECT(both.prop.sharedMemPerMultiprocessor == 228 << 10);
+    EXPECT(both.prop.sharedMemPerBlockOptin == 227 << 10);
     EXPECT(both.prop.hostRegisterSupported == 1 && both.prop.streamPrioritiesSupported == 1);
     CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, device));
     EXPECT(value == 9);

@@ -17,8 +17,9 @@ fn control(body: impl FnOnce() -> Result<()>) -> c_int {
     }
 }
 
-/// Breaks a device: from now on every call that touches it returns this error, its streams drop their work (a host
-/// function that is running ends on its own), and everybody who waits for them gets the error. Returns 0 or why not.
+/// Breaks a device: from now on every call that touches it returns this error, its streams drop their work (a
+/// host function that is running ends on its own), and everybody who waits for them gets the error. Returns 0
+/// or why not.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwDoubleCudaPoison(ordinal: c_int, error: c_int) -> c_int {
     control(|| {
@@ -39,15 +40,16 @@ pub extern "C" fn mwDoubleCudaHeal(ordinal: c_int) -> c_int {
     })
 }
 
-/// How often the program called the function with this name, in this process; 0 for a name that does not exist.
+/// How often the program called the function with this name, in this process; 0 for a name that does not
+/// exist.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwDoubleCudaCalls(name: Text) -> u64 {
     let count = || name.get().map(calls::calls).unwrap_or(0);
     catch_unwind(AssertUnwindSafe(count)).unwrap_or(0)
 }
 
-/// Holds a stream: it takes up no work after that which it is at. The default streams are those of the current
-/// device and thread.
+/// Holds a stream: it takes up no work after that which it is at. The default streams are those of the
+/// current device and thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn mwDoubleCudaPark(stream: usize) -> c_int {
     park(stream, true)

@@ -1,5 +1,5 @@
-//! Parameters as C passes them. Only C makes these values, so its contract comes with them: a pointer is NULL or
-//! points to what its type says for as long as the call lasts.
+//! Parameters as C passes them. Only C makes these values, so its contract comes with them: a pointer is NULL
+//! or points to what its type says for as long as the call lasts.
 
 pub mod capture_info;
 

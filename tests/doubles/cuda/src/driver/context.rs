@@ -1,5 +1,5 @@
-//! Contexts. Each device has one, its primary context, which is there whether it is held or not: releasing it destroys
-//! nothing.
+//! Contexts. Each device has one, its primary context, which is there whether it is held or not: releasing it
+//! destroys nothing.
 
 use super::{Code, current, enter};
 use crate::face::Out;

@@ -1,8 +1,8 @@
 //! Stream capture: what is submitted to a capturing stream becomes part of a graph in place of running.
 //!
-//! A capture has one lane per stream. A lane that waits for an event which was recorded in another joins it; the two
-//! steps share an edge. Each lane keeps a clock (how many tasks of each lane happen before its end), by which the end
-//! of the capture knows whether all work was joined to the first lane.
+//! A capture has one lane per stream. A lane that waits for an event which was recorded in another joins it;
+//! the two steps share an edge. Each lane keeps a clock (how many tasks of each lane happen before its end),
+//! by which the end of the capture knows whether all work was joined to the first lane.
 
 use crate::model::device::Device;
 use crate::model::error::{Error, Result};
@@ -262,7 +262,8 @@ impl Member {
         self.capture.graph.add(self.lane, Step::WaitExternal(event))
     }
 
-    /// Where C finds the name of the last node, until the stream captures another, and how many there are: 0 or 1.
+    /// Where C finds the name of the last node, until the stream captures another, and how many there are: 0
+    /// or 1.
     pub fn last_node(&self) -> (*const usize, usize) {
         let progress = lock(&self.capture.progress);
         let node = progress.lanes.get(self.lane).map(|lane| &lane.last_node);

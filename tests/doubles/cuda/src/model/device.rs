@@ -186,8 +186,8 @@ pub fn is_initialized() -> bool {
 /// The highest attribute that any version knows.
 const LAST_ATTRIBUTE: i32 = 200;
 
-/// A device attribute, which has the same number for the runtime and the driver. The values are those of a large
-/// current device; what is not listed is a feature that the double lacks.
+/// A device attribute, which has the same number for the runtime and the driver. The values are those of a
+/// large current device; what is not listed is a feature that the double lacks.
 pub fn attribute(device: &Device, number: i32) -> Result<i32> {
     let value = match number {
         // Threads of a block, and its extent.

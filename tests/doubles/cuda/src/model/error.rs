@@ -72,7 +72,8 @@ static DESCRIPTIONS: &[Description] = descriptions! {
     101 c"cudaErrorInvalidDevice" c"CUDA_ERROR_INVALID_DEVICE" c"invalid device ordinal";
     201 c"cudaErrorDeviceUninitialized" c"CUDA_ERROR_INVALID_CONTEXT" c"invalid device context";
     214 c"cudaErrorECCUncorrectable" c"CUDA_ERROR_ECC_UNCORRECTABLE" c"uncorrectable ECC error encountered";
-    217 c"cudaErrorPeerAccessUnsupported" c"CUDA_ERROR_PEER_ACCESS_UNSUPPORTED" c"peer access is not supported";
+    217 c"cudaErrorPeerAccessUnsupported" c"CUDA_ERROR_PEER_ACCESS_UNSUPPORTED"
+        c"peer access is not supported";
     220 c"cudaErrorNvlinkUncorrectable" c"CUDA_ERROR_NVLINK_UNCORRECTABLE" c"uncorrectable NVLink error";
     304 c"cudaErrorOperatingSystem" c"CUDA_ERROR_OPERATING_SYSTEM" c"OS call failed";
     400 c"cudaErrorInvalidResourceHandle" c"CUDA_ERROR_INVALID_HANDLE" c"invalid resource handle";
@@ -81,15 +82,19 @@ static DESCRIPTIONS: &[Description] = descriptions! {
     600 c"cudaErrorNotReady" c"CUDA_ERROR_NOT_READY" c"device not ready";
     700 c"cudaErrorIllegalAddress" c"CUDA_ERROR_ILLEGAL_ADDRESS" c"an illegal memory access was encountered";
     702 c"cudaErrorLaunchTimeout" c"CUDA_ERROR_LAUNCH_TIMEOUT" c"the launch timed out and was terminated";
-    704 c"cudaErrorPeerAccessAlreadyEnabled" c"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED" c"peer access is already enabled";
-    705 c"cudaErrorPeerAccessNotEnabled" c"CUDA_ERROR_PEER_ACCESS_NOT_ENABLED" c"peer access has not been enabled";
+    704 c"cudaErrorPeerAccessAlreadyEnabled" c"CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED"
+        c"peer access is already enabled";
+    705 c"cudaErrorPeerAccessNotEnabled" c"CUDA_ERROR_PEER_ACCESS_NOT_ENABLED"
+        c"peer access has not been enabled";
     709 c"cudaErrorContextIsDestroyed" c"CUDA_ERROR_CONTEXT_IS_DESTROYED" c"context is destroyed";
     710 c"cudaErrorAssert" c"CUDA_ERROR_ASSERT" c"device-side assert triggered";
     712 c"cudaErrorHostMemoryAlreadyRegistered" c"CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"
         c"part or all of the memory is already registered";
-    713 c"cudaErrorHostMemoryNotRegistered" c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED" c"the memory is not registered";
+    713 c"cudaErrorHostMemoryNotRegistered" c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED"
+        c"the memory is not registered";
     714 c"cudaErrorHardwareStackError" c"CUDA_ERROR_HARDWARE_STACK_ERROR" c"hardware stack error";
-    715 c"cudaErrorIllegalInstruction" c"CUDA_ERROR_ILLEGAL_INSTRUCTION" c"an illegal instruction was encountered";
+    715 c"cudaErrorIllegalInstruction" c"CUDA_ERROR_ILLEGAL_INSTRUCTION"
+        c"an illegal instruction was encountered";
     716 c"cudaErrorMisalignedAddress" c"CUDA_ERROR_MISALIGNED_ADDRESS" c"misaligned address";
     717 c"cudaErrorInvalidAddressSpace" c"CUDA_ERROR_INVALID_ADDRESS_SPACE" c"invalid address space";
     718 c"cudaErrorInvalidPc" c"CUDA_ERROR_INVALID_PC" c"invalid program counter";
@@ -100,7 +105,8 @@ static DESCRIPTIONS: &[Description] = descriptions! {
         c"operation not permitted when stream is capturing";
     901 c"cudaErrorStreamCaptureInvalidated" c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"
         c"operation failed due to a previous error during capture";
-    902 c"cudaErrorStreamCaptureMerge" c"CUDA_ERROR_STREAM_CAPTURE_MERGE" c"two separate captures would be merged";
+    902 c"cudaErrorStreamCaptureMerge" c"CUDA_ERROR_STREAM_CAPTURE_MERGE"
+        c"two separate captures would be merged";
     903 c"cudaErrorStreamCaptureUnmatched" c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED"
         c"the capture was not begun in this stream";
     904 c"cudaErrorStreamCaptureUnjoined" c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED"
@@ -109,7 +115,8 @@ static DESCRIPTIONS: &[Description] = descriptions! {
         c"a dependency on uncaptured work in another stream";
     906 c"cudaErrorStreamCaptureImplicit" c"CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"
         c"the legacy stream would depend on a capturing blocking stream";
-    907 c"cudaErrorCapturedEvent" c"CUDA_ERROR_CAPTURED_EVENT" c"the event was last recorded in a capturing stream";
+    907 c"cudaErrorCapturedEvent" c"CUDA_ERROR_CAPTURED_EVENT"
+        c"the event was last recorded in a capturing stream";
     908 c"cudaErrorStreamCaptureWrongThread" c"CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD"
         c"the capture was begun by another thread";
     999 c"cudaErrorUnknown" c"CUDA_ERROR_UNKNOWN" c"unknown error";

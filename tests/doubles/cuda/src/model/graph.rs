@@ -1,5 +1,5 @@
-//! Graphs: lanes of steps, each in order, held together by edges. Launched, every lane is a stream's work: the first
-//! on the stream of the launch, the others on streams of their own.
+//! Graphs: lanes of steps, each in order, held together by edges. Launched, every lane is a stream's work:
+//! the first on the stream of the launch, the others on streams of their own.
 
 use crate::model::device::Device;
 use crate::model::error::{Error, Result};

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
-/// One counter for handles of all kinds, so that none is ever valid twice or as something else. The values look like
-/// pointers into a page that nobody maps.
+/// One counter for handles of all kinds, so that none is ever valid twice or as something else. The values
+/// look like pointers into a page that nobody maps.
 static NEXT: AtomicUsize = AtomicUsize::new(0x00cd_a000_0000_1000);
 
 /// A new handle, not yet in any table.

@@ -1,7 +1,7 @@
 //! What the runtime and the driver have in common. Both are faces of these objects.
 //!
-//! Locks are taken in this order: an event's or a capture's, a stream's queue, a record's. Completing a record takes
-//! the queues of those that wait for it, so it happens with none of these held.
+//! Locks are taken in this order: an event's or a capture's, a stream's queue, a record's. Completing a
+//! record takes the queues of those that wait for it, so it happens with none of these held.
 
 pub mod calls;
 pub mod capture;

@@ -51,8 +51,8 @@ pub fn enqueue_all(stream: &Arc<Stream>, ops: Vec<Op>) -> Result<()> {
     stream.push(ops)
 }
 
-/// Lets the legacy stream wait for blocking streams, and these for it. No cycle can come of it, however threads
-/// interleave: a wait is only ever appended after the mark it waits for.
+/// Lets the legacy stream wait for blocking streams, and these for it. No cycle can come of it, however
+/// threads interleave: a wait is only ever appended after the mark it waits for.
 fn order(stream: &Arc<Stream>) -> Result<()> {
     if stream.kind == Kind::Legacy {
         capture::refuse_legacy(stream.device)?;

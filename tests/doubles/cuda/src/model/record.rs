@@ -1,5 +1,5 @@
-//! One point in a stream's queue that others can wait for. An event refers to the record that is its newest; who
-//! waits holds the record itself, so that recording the event again does not move the goal.
+//! One point in a stream's queue that others can wait for. An event refers to the record that is its newest;
+//! who waits holds the record itself, so that recording the event again does not move the goal.
 
 use crate::model::error::{Error, Result};
 use crate::model::lock;
@@ -10,7 +10,8 @@ use std::time::Instant;
 
 #[derive(Default)]
 pub struct Record {
-    /// Set once, after `outcome`. Release pairs with the acquire of `is_done`: who sees it sees what the stream did.
+    /// Set once, after `outcome`. Release pairs with the acquire of `is_done`: who sees it sees what the
+    /// stream did.
     done: AtomicBool,
     inner: Mutex<Inner>,
     reached: Condvar,

@@ -32,8 +32,8 @@ impl Default for Settings {
     }
 }
 
-/// An unusable variable is said once, and then every call fails: a test must not run with other settings than it
-/// asked for.
+/// An unusable variable is said once, and then every call fails: a test must not run with other settings than
+/// it asked for.
 pub fn settings() -> Result<&'static Settings> {
     static SETTINGS: OnceLock<Option<Settings>> = OnceLock::new();
     let settings = SETTINGS.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! A stream: a queue, and a thread that works it off in order. The thread starts with the first work and sleeps when
-//! there is none.
+//! A stream: a queue, and a thread that works it off in order. The thread starts with the first work and
+//! sleeps when there is none.
 
 use crate::model::capture::Slot;
 use crate::model::device::Device;
@@ -8,7 +8,7 @@ use crate::model::handle::{self, Table};
 use crate::model::work::Op;
 use crate::model::{lock, thread};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What the program created. The default streams are not in it.
@@ -43,7 +43,6 @@ pub struct Stream {
     completed: AtomicU64,
     /// Changes when the stream's thread has something to look at.
     signals: AtomicU64,
-    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -78,7 +77,6 @@ impl Stream {
             submitted: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             signals: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
         });
         device.adopt(&stream);
         stream
@@ -107,12 +105,8 @@ impl Stream {
         self.reached(self.latest())
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Appends to the queue, as it is; see [`crate::model::order`] for the rules of default streams. All of it
-    /// becomes part of the queue or nothing.
+    /// Appends to the queue, as it is; see [`crate::model::order`] for the rules of default streams. All of
+    /// it becomes part of the queue or nothing.
     pub fn push(self: &Arc<Self>, ops: impl IntoIterator<Item = Op>) -> Result<()> {
         let mut queue = lock(&self.queue);
         // Under the lock: what is pushed before the device breaks is found by `discard`.
@@ -162,7 +156,6 @@ impl Stream {
 
     /// No more work comes; the thread ends after what there is. A closed stream cannot be parked.
     pub fn close(self: &Arc<Self>) {
-        self.closed.store(true, Ordering::Relaxed);
         let mut queue = lock(&self.queue);
         queue.closing = true;
         queue.parked = false;
@@ -255,8 +248,8 @@ impl Stream {
         }
     }
 
-    /// Until a signal, for which it looks out a moment before it sleeps: waking a thread costs its waker more than
-    /// a submission does.
+    /// Until a signal, for which it looks out a moment before it sleeps: waking a thread costs its waker more
+    /// than a submission does.
     fn sleep<'a>(&'a self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         // Signals change under the lock, so none that came after `next` looked is missed.
         let seen = self.signals.load(Ordering::Acquire);
@@ -296,7 +289,8 @@ pub fn create(device: &'static Device, flags: u32, priority: i32) -> Result<usiz
     Ok(stream.handle)
 }
 
-/// Takes the handle away. Work that the stream has is done all the same; a capture that it is part of is lost.
+/// Takes the handle away. Work that the stream has is done all the same; a capture that it is part of is
+/// lost.
 pub fn destroy(handle: usize) -> Result<()> {
     let stream = STREAMS.remove(handle)?;
     if let Some(member) = stream.capture.membership() {

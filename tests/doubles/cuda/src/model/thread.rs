@@ -73,7 +73,8 @@ pub fn push(device: Option<&'static Device>) -> Result<()> {
     Ok(())
 }
 
-/// Gives the context that was current. A thread at the bottom of its stack pops what cuCtxSetCurrent set there.
+/// Gives the context that was current. A thread at the bottom of its stack pops what cuCtxSetCurrent set
+/// there.
 pub fn pop() -> Result<&'static Device> {
     let popped = current_context()?;
     let below = BELOW.try_with(|below| below.borrow_mut().pop()).map_err(|_| Error::UNLOADING)?;
@@ -126,8 +127,6 @@ pub fn default_stream(device: &'static Device) -> Result<Arc<Stream>> {
     DEFAULT_STREAMS
         .try_with(|streams| {
             let mut streams = streams.0.borrow_mut();
-            // A reset of the device closed the one it had.
-            streams.retain(|stream| !stream.is_closed());
             if let Some(stream) = streams.iter().find(|stream| stream.device.ordinal == device.ordinal) {
                 return stream.clone();
             }

@@ -44,7 +44,8 @@ enum End {
     Device,
 }
 
-/// Checks that a range inside memory of the double stays inside, and that its end can be what the caller says.
+/// Checks that a range inside memory of the double stays inside, and that its end can be what the caller
+/// says.
 fn end(address: usize, bytes: usize, must_be_known: bool) -> Result<End> {
     if address == 0 {
         return Err(Error::INVALID_VALUE);
@@ -92,7 +93,8 @@ pub fn copy(
     let origin = end(from as usize, bytes, from_device)?;
     let capturing = stream.capture.member()?.is_some();
     let from = if origin == End::Pageable && !capturing {
-        // SAFETY: the program asked for these bytes to be read, and may change them when the call has returned.
+        // SAFETY: the program asked for these bytes to be read, and may change them when the call has
+        // returned.
         Source::Staged(unsafe { std::slice::from_raw_parts(from.cast::<u8>(), bytes) }.into())
     } else {
         Source::At(Address(from.cast_mut()))

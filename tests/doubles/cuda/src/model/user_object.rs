@@ -1,5 +1,5 @@
-//! User objects: counted references to something of the program, held by itself and by graphs. Its destructor runs,
-//! on a thread for nothing else, when the last is gone.
+//! User objects: counted references to something of the program, held by itself and by graphs. Its destructor
+//! runs, on a thread for nothing else, when the last is gone.
 
 use crate::model::error::{Error, Result};
 use crate::model::handle::{self, Table};
@@ -126,7 +126,8 @@ impl Drop for References {
     fn drop(&mut self) {
         let held = std::mem::take(&mut *lock(&self.0));
         for (object, count) in held {
-            // It can only fail for an object that was released more often than it was held, which is gone then.
+            // It can only fail for an object that was released more often than it was held, which is gone
+            // then.
             let _gone = object.release(count);
         }
     }

@@ -13,13 +13,13 @@ pub type HostFunction = unsafe extern "C" fn(*mut c_void);
 /// `cudaStreamCallback_t`: stream, status, user data.
 pub type StreamCallback = unsafe extern "C" fn(usize, i32, *mut c_void);
 
-/// A pointer that the program handed over for a callback or a copy. The program says what may be done with it, and
-/// when it is used is its choice, too.
+/// A pointer that the program handed over for a callback or a copy. The program says what may be done with
+/// it, and when it is used is its choice, too.
 #[derive(Clone, Copy)]
 pub struct Address(pub *mut c_void);
 
-// SAFETY: it is only passed on to the program's own function or used for a copy that the program ordered; CUDA's
-// contract lets both happen on any thread.
+// SAFETY: it is only passed on to the program's own function or used for a copy that the program ordered;
+// CUDA's contract lets both happen on any thread.
 unsafe impl Send for Address {}
 // SAFETY: as above; a shared one gives no more than a copy of it.
 unsafe impl Sync for Address {}
@@ -50,8 +50,8 @@ impl Task {
                     Source::At(from) => from.0.cast_const(),
                     Source::Staged(staged) => staged.as_ptr().cast(),
                 };
-                // SAFETY: the program vouches for both ranges; those in memory of the double were checked to be
-                // inside it, and a staged source has this many bytes.
+                // SAFETY: the program vouches for both ranges; those in memory of the double were checked to
+                // be inside it, and a staged source has this many bytes.
                 unsafe { std::ptr::copy(from.cast::<u8>(), to.0.cast(), *bytes) }
             }
             // SAFETY: the program vouches for the range; in memory of the double it was checked to be inside.

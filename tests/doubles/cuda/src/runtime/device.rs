@@ -11,11 +11,6 @@ use crate::model::settings::settings;
 use crate::model::{lock, memory, stream, thread};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong};
 
-/// A parameter that may be any device, the current one or not, working or not.
-pub fn known(ordinal: c_int) -> Result<&'static Device> {
-    device(ordinal)
-}
-
 #[unsafe(no_mangle)]
 extern "C" fn cudaGetDeviceCount(count: Out<c_int>) -> Code {
     enter_plain(call!("cudaGetDeviceCount"), || {
@@ -27,7 +22,7 @@ extern "C" fn cudaGetDeviceCount(count: Out<c_int>) -> Code {
 #[unsafe(no_mangle)]
 extern "C" fn cudaSetDevice(ordinal: c_int) -> Code {
     enter(call!("cudaSetDevice"), || {
-        let device = known(ordinal)?;
+        let device = device(ordinal)?;
         // A broken device becomes the current one, too, so that who ignores the error meets it again.
         thread::set_current(Some(device));
         device.touch()
@@ -36,7 +31,7 @@ extern "C" fn cudaSetDevice(ordinal: c_int) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaInitDevice(ordinal: c_int, _device_flags: c_uint, _flags: c_uint) -> Code {
-    enter(call!("cudaInitDevice"), || known(ordinal)?.touch())
+    enter(call!("cudaInitDevice"), || device(ordinal)?.touch())
 }
 
 #[unsafe(no_mangle)]
@@ -78,14 +73,14 @@ extern "C" fn cudaDeviceReset() -> Code {
 extern "C" fn cudaDeviceGetAttribute(value: Out<c_int>, number: c_int, ordinal: c_int) -> Code {
     enter(call!("cudaDeviceGetAttribute"), || {
         let value = value.required()?;
-        value.set(attribute(known(ordinal)?, number)?)
+        value.set(attribute(device(ordinal)?, number)?)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaDeviceGetPCIBusId(text: Out<c_char>, length: c_int, ordinal: c_int) -> Code {
     enter(call!("cudaDeviceGetPCIBusId"), || {
-        write_text(text, length, known(ordinal)?.pci_bus_id().as_bytes())
+        write_text(text, length, device(ordinal)?.pci_bus_id().as_bytes())
     })
 }
 
@@ -112,26 +107,26 @@ extern "C" fn cudaDeviceGetStreamPriorityRange(least: Out<c_int>, greatest: Out<
 extern "C" fn cudaDeviceCanAccessPeer(can: Out<c_int>, ordinal: c_int, peer: c_int) -> Code {
     enter(call!("cudaDeviceCanAccessPeer"), || {
         let can = can.required()?;
-        can.set(c_int::from(known(ordinal)?.ordinal != known(peer)?.ordinal))
+        can.set(c_int::from(device(ordinal)?.ordinal != device(peer)?.ordinal))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaDeviceEnablePeerAccess(peer: c_int, flags: c_uint) -> Code {
     enter(call!("cudaDeviceEnablePeerAccess"), || {
-        let (device, peer) = (current()?, known(peer)?);
+        let (here, peer) = (current()?, device(peer)?);
         if flags != 0 {
             return Err(Error::INVALID_VALUE);
         }
-        enable_peer(device, peer)
+        enable_peer(here, peer)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cudaDeviceDisablePeerAccess(peer: c_int) -> Code {
     enter(call!("cudaDeviceDisablePeerAccess"), || {
-        let (device, peer) = (current()?, known(peer)?);
-        let was_enabled = lock(&device.peers).remove(&peer.ordinal);
+        let (here, peer) = (current()?, device(peer)?);
+        let was_enabled = lock(&here.peers).remove(&peer.ordinal);
         if was_enabled { Ok(()) } else { Err(Error::PEER_ACCESS_NOT_ENABLED) }
     })
 }

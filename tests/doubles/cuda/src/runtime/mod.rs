@@ -1,5 +1,5 @@
-//! The runtime's face. Signatures are those of the runtime's headers 12 and 13; handles are addresses to C and numbers
-//! here, enumerations are integers.
+//! The runtime's face. Signatures are those of the runtime's headers 12 and 13; handles are addresses to C
+//! and numbers here, enumerations are integers.
 #![allow(non_snake_case)]
 
 mod capture;

@@ -1,5 +1,5 @@
-//! `cudaDeviceProp`. CUDA 13 took fields out of it, so what programs for 12 and for 13 pass differs, and each set of
-//! headers calls a function of its own.
+//! `cudaDeviceProp`. CUDA 13 took fields out of it, so what programs for 12 and for 13 pass differs, and each
+//! set of headers calls a function of its own.
 
 use super::{Code, enter};
 use crate::face::Out;

@@ -12,7 +12,7 @@ use std::ffi::{c_int, c_void};
 /// The stream of functions that have no parameter for one.
 const LEGACY: usize = 1;
 
-/// Copies are ordered by these devices' health, and so by none other.
+/// The addresses say whose memory it is; the devices only have to exist and work.
 fn touch_both(to: c_int, from: c_int) -> Result<()> {
     device(to)?.touch()?;
     device(from)?.touch()
