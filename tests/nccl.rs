@@ -13,7 +13,7 @@ use multiworld::config::{BackendChoice, Config};
 use multiworld::world::World;
 use proptest::test_runner::{TestCaseError, TestError};
 use scenarios::{digest, play_all, runner, scenario, script_of_everything};
-use script::play;
+use script::{Item, Step, play};
 use std::time::Duration;
 
 fn number(args: &[String], at: usize) -> i32 {
@@ -47,7 +47,7 @@ fn script_rank(args: &[String]) {
     if me < m {
         worlds.push(World::init_named("some", m, me, &config).expect("joining"));
     }
-    let steps = script_of_everything();
+    let steps = tame(script_of_everything());
     let same = play(&worlds, &steps).unwrap_or_else(|e| panic!("{e}"));
     let digest = digest(&same);
     worlds.iter().for_each(|w| w.destroy().expect("destroying"));
@@ -73,12 +73,28 @@ fn every_operation_between_processes() {
     }
 }
 
+/// What becomes of infinities and NaN is NCCL's affair.
+fn tame(mut steps: Vec<Step>) -> Vec<Step> {
+    for step in &mut steps {
+        let items: Vec<&mut Item> = match step {
+            Step::One(_, item) => vec![item],
+            Step::Group { items, .. } => items.iter_mut().map(|(_, item)| item).collect(),
+        };
+        for item in items {
+            if let Item::Op(op) = item {
+                op.wild = false;
+            }
+        }
+    }
+    steps
+}
+
 fn random_ranks() {
     let env = Config::from_env().expect("settings");
     let config = Config { timeout: Duration::from_secs(30), ..env };
     let mut runner = runner(40);
-    let result =
-        runner.run(&scenario(), |(n, m, steps)| play_all(&config, n, m, &steps).map_err(TestCaseError::fail));
+    let result = runner
+        .run(&scenario(), |(n, m, steps)| play_all(&config, n, m, &tame(steps)).map_err(TestCaseError::fail));
     match result {
         Ok(()) => say("done"),
         Err(TestError::Fail(why, case)) => panic!("{why}\nfor {case:#?}"),
@@ -91,7 +107,7 @@ fn random_operations_between_threads() {
     if role().is_some() {
         return;
     }
-    let mut process = start("random", &[], &[]);
+    let mut process = start("random", &[], &[("MW_DOUBLE_CUDA", "devices=9")]);
     process.expect("done");
     process.finish();
 }

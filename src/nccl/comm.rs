@@ -138,6 +138,10 @@ impl Comm {
             .ncclCommInitRankConfig
             .ok_or_else(|| library.missing("ncclCommInitRankConfig"))?;
         config.blocking = 0;
+        if cuda::is_usable() {
+            // The thread need not have chosen a device yet, which the runtime takes for the first one.
+            cuda::bind(cuda::current_device()?)?;
+        }
         let mut real: ncclComm_t = core::ptr::null_mut();
         // SAFETY: `real` is writable, `config` a valid configuration; both are read or written during the call only,
         // since a non-blocking communicator's handle is there when the call returns.

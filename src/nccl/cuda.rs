@@ -130,7 +130,7 @@ fn context(device: i32) -> Result<CUcontext> {
 pub fn health(device: i32) -> Result<()> {
     on(device, || {
         // SAFETY: the legacy stream of the current context. It answers an error that the context is stuck with.
-        match unsafe { sys::cuStreamQuery(core::ptr::null_mut()) } {
+        match relaxed(|| unsafe { sys::cuStreamQuery(core::ptr::null_mut()) })? {
             CUresult::CUDA_SUCCESS | CUresult::CUDA_ERROR_NOT_READY => Ok(()),
             e => Err(error("cuStreamQuery", e)),
         }
@@ -167,6 +167,17 @@ pub fn is_capturing(stream: Stream) -> Result<bool> {
     }
 }
 
+/// Runs a call that would spoil a capture which another thread has under way.
+fn relaxed(body: impl FnOnce() -> CUresult) -> Result<CUresult> {
+    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+    // SAFETY: `mode` is writable; it gets this thread's own mode.
+    check("cuThreadExchangeStreamCaptureMode", unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) })?;
+    let result = body();
+    // SAFETY: the mode from before.
+    check("cuThreadExchangeStreamCaptureMode", unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) })?;
+    Ok(result)
+}
+
 /// A point in a stream's work.
 #[derive(Debug)]
 pub struct Mark(CUevent);
@@ -195,7 +206,7 @@ impl Mark {
     /// Whether the work before it is done.
     pub fn is_reached(&self) -> Result<bool> {
         // SAFETY: our event.
-        match unsafe { sys::cuEventQuery(self.0) } {
+        match relaxed(|| unsafe { sys::cuEventQuery(self.0) })? {
             CUresult::CUDA_SUCCESS => Ok(true),
             CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             e => Err(error("cuEventQuery", e)),
@@ -225,9 +236,9 @@ pub fn token(device: Option<i32>) -> Result<*mut c_void> {
     let address = on(device, || {
         let mut address = 0;
         // SAFETY: a context is current; `address` is writable.
-        check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&mut address, 4) })?;
+        check("cuMemAlloc", relaxed(|| unsafe { sys::cuMemAlloc_v2(&mut address, 4) })?)?;
         // SAFETY: memory of that size.
-        check("cuMemsetD8", unsafe { sys::cuMemsetD8_v2(address, 0, 4) })?;
+        check("cuMemsetD8", relaxed(|| unsafe { sys::cuMemsetD8_v2(address, 0, 4) })?)?;
         Ok(address)
     })?;
     tokens.insert(device, address);

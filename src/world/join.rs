@@ -4,6 +4,7 @@ use super::{Call, World};
 use crate::auth;
 use crate::config::{BackendChoice, Config};
 use crate::error::{Code, Error, Extent, Result};
+use crate::nccl::cuda;
 use crate::rendezvous::id::{self, Ticket};
 use crate::rendezvous::{Joining, Membership, hosting};
 use crate::store::Store;
@@ -88,9 +89,14 @@ impl World {
         World::join(&*store, &key, &name, nranks, rank, w.address(), &ticket.secret, config, deadline)
     }
 
-    /// All ranks of a new world at once, as members in this process. Returned in rank order.
+    /// All ranks of a new world at once, as members in this process. Returned in rank order. On device memory rank i has
+    /// device i, as in NCCL.
     pub fn init_all(nranks: i32, config: &Config) -> Result<Vec<Arc<World>>> {
         let (n, _) = check_ranks(nranks, 0)?;
+        if config.backend == BackendChoice::Nccl && nranks > cuda::devices() {
+            let there = cuda::devices();
+            return Err(Error::argument(format!("nranks: {nranks} is more than the {there} CUDA devices")));
+        }
         let deadline = Instant::now() + config.join_timeout;
         let w = Watchdog::get(config.ifname.as_deref())?;
         let (membership, secret) = fresh(w.address(), n)?;
@@ -98,7 +104,9 @@ impl World {
             let join = |rank| {
                 let (m, secret) = (membership.clone(), secret.clone());
                 w.admit(m.world, secret.clone());
-                s.spawn(move || World::connect("all", rank, m, secret, config, deadline, &nobody))
+                let device = (config.backend == BackendChoice::Nccl).then_some(rank as i32);
+                let config = Config { device, ..config.clone() };
+                s.spawn(move || World::connect("all", rank, m, secret, &config, deadline, &nobody))
             };
             let threads: Vec<_> = (0..n).map(join).collect();
             let lost = |_| Err(Error::internal("a joining thread panicked"));

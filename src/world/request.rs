@@ -124,11 +124,13 @@ impl Request {
     /// Settles what devices have done, and what worlds that have ended will not do any more.
     fn look_at_marks(&self) {
         self.marks.lock().retain(|(world, mark)| {
-            let result = match mark.is_reached() {
-                Ok(true) => Ok(()),
-                Ok(false) if world.state() == State::Active => return true,
-                Ok(false) => Err(world.error().unwrap_or_else(|| Error::usage("the world was finalized"))),
-                Err(e) => Err(e),
+            let reached = mark.is_reached();
+            // Asked afterwards: a world ends before its work is driven from the device, which reaches the mark, too.
+            let result = match (reached, world.state()) {
+                (Ok(true), State::Active | State::Finalized) => Ok(()),
+                (Ok(false), State::Active) => return true,
+                (Ok(_), _) => Err(world.error().unwrap_or_else(|| Error::usage("the world was finalized"))),
+                (Err(e), _) => Err(e),
             };
             self.ticket.complete(result);
             false

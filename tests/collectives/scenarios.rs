@@ -91,6 +91,9 @@ pub fn play_all(config: &Config, n: usize, m: usize, steps: &[Step]) -> Result<(
         let play = |me: usize| {
             let worlds: Vec<Arc<World>> = [Some(&a[me]), b.get(me)].into_iter().flatten().cloned().collect();
             s.spawn(move || {
+                if worlds[0].is_on_device() {
+                    multiworld::nccl::cuda::bind(worlds[0].device()).map_err(|e| e.to_string())?;
+                }
                 // Should it panic or fail, the others must not wait for it.
                 let played = catch_unwind(AssertUnwindSafe(|| play(&worlds, steps)));
                 let result = played.unwrap_or_else(|_| Err("a rank panicked".into()));
