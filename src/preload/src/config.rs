@@ -194,9 +194,7 @@ mod tests {
         );
         assert!(refusal(&ncclConfig_t { blocking: 2, ..UNSET }).starts_with("config: blocking is 2"));
         // SAFETY: NULL is allowed.
-        assert_eq!(
-            unsafe { comm_config(ptr::null(), CommConfig { blocking: false }) },
-            Ok(CommConfig { blocking: false })
-        );
+        let inherited = unsafe { comm_config(ptr::null(), CommConfig { blocking: false }) };
+        assert_eq!(inherited, Ok(CommConfig { blocking: false }));
     }
 }

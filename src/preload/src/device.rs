@@ -20,7 +20,6 @@ macro_rules! of_communicators {
     ($(fn $name:ident($($before:ident: $before_type:ty,)* [comm] $(, $arg:ident: $type:ty)*);)*) => {$(
         /// # Safety
         /// As NCCL's function.
-        #[allow(clippy::too_many_arguments)]
         pub unsafe fn $name(
             $($before: $before_type,)* comm: ncclComm_t $(, $arg: $type)*
         ) -> Result<ncclResult_t> {

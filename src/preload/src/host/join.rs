@@ -148,15 +148,16 @@ pub fn run_all(tasks: Vec<Task>) -> Result<ncclResult_t> {
     }
     let run = |lane: Vec<Task>| {
         // All of them, also after an error: the other ranks do not know of it.
-        let results: Vec<Result<()>> = lane.into_iter().map(Task::run).collect();
-        results.into_iter().collect::<Result<()>>()
+        lane.into_iter().map(Task::run).fold(Ok(()), Result::and)
     };
     let last = lanes.pop();
     let joined: Result<()> = std::thread::scope(|s| {
         let threads: Vec<_> = lanes.into_iter().map(|(_, lane)| s.spawn(move || run(lane))).collect();
         let mine = last.map_or(Ok(()), |(_, lane)| run(lane));
-        let theirs: Result<()> =
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|payload| Err(caught(payload)))).collect();
+        let join = |t: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            t.join().unwrap_or_else(|payload| Err(caught(payload)))
+        };
+        let theirs = threads.into_iter().map(join).fold(Ok(()), Result::and);
         theirs.and(mine)
     });
     joined.and(result)
