@@ -73,6 +73,13 @@ static void groups(ncclComm_t comm) {
   REFUSED(ncclGroupEnd());
   CHECK(made == NULL);
   SAYS("does not stand in for");
+  /* Given up before it was made: nobody waits for it. */
+  OK(ncclGetUniqueId(&id));
+  OK(ncclGroupStart());
+  OK(ncclCommInitRank(&made, 1, id, 0));
+  OK(ncclCommDestroy(made));
+  REFUSED(ncclCommDestroy(made));
+  OK(ncclGroupEnd());
   /* What was handed out before the error is taken back. */
   OK(ncclGetUniqueId(&id));
   OK(ncclGroupStart());

@@ -44,9 +44,17 @@ pub fn get() -> Result<Mode> {
     if DECIDING.replace(true) {
         return Err(Error::usage("libnccl: called back while it looks for the genuine NCCL"));
     }
-    let mode = MODE.get_or_init(decide).clone();
-    DECIDING.set(false);
-    mode
+    let _deciding = Deciding;
+    MODE.get_or_init(decide).clone()
+}
+
+/// Until it is dropped, also by a panic, this thread is deciding.
+struct Deciding;
+
+impl Drop for Deciding {
+    fn drop(&mut self) {
+        DECIDING.set(false);
+    }
 }
 
 fn decide() -> Result<Mode> {

@@ -62,7 +62,14 @@ impl Task {
         }
         if !self.blocking {
             self.hand_out();
-            return self.in_background().map(|()| ncclInProgress);
+            let (token, out) = (self.token, self.out);
+            return match self.in_background() {
+                Ok(()) => Ok(ncclInProgress),
+                Err(e) => {
+                    withdraw(token, out.as_ref());
+                    Err(e)
+                }
+            };
         }
         let (out, handle) = (self.out, ptr::without_provenance_mut(self.token));
         self.run()?;
@@ -83,6 +90,7 @@ impl Task {
         // The caller's place for the handle need not be there any more when this fails.
         self.out = None;
         let host = self.host.clone();
+        host.iter().for_each(|host| host.begin());
         let started = process::spawn("mw-join", move || {
             // Its communicator knows how it ended.
             let _ = self.run();
@@ -99,6 +107,7 @@ impl Task {
     /// Joins. If that fails, a blocking communicator is gone, as in NCCL; a non-blocking one waits to be asked.
     fn run(self) -> Result<()> {
         let Task { blocking, host, token, out, join, .. } = self;
+        host.iter().for_each(|host| host.begin());
         let joined = catch_unwind(AssertUnwindSafe(join)).unwrap_or_else(|payload| Err(caught(payload)));
         let Some(host) = host else { return joined.map(drop) };
         let world = joined.and_then(|world| {

@@ -31,6 +31,8 @@ pub struct Host {
     pub runtime: Option<&'static Runtime>,
     /// Reductions that were made for it.
     pub redops: Redops,
+    /// Joining has begun: a group that is still open has not begun with its own.
+    begun: AtomicBool,
     /// What joining came to; empty while it goes on.
     joined: OnceLock<Result<Arc<World>>>,
     /// The handle that C has.
@@ -59,6 +61,7 @@ impl Host {
             device: device.unwrap_or_else(current),
             runtime,
             redops: Redops::new(),
+            begun: AtomicBool::new(false),
             joined: OnceLock::new(),
             token: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
@@ -74,6 +77,11 @@ impl Host {
     /// What C calls it; known before it joins.
     fn named(&self, token: usize) {
         self.token.store(token, Ordering::Relaxed);
+    }
+
+    /// Joining begins.
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
     }
 
     /// Joining has ended.
@@ -186,6 +194,11 @@ impl Host {
 
     /// Finalizes unless that has been done, and frees. Gone whatever this answers.
     pub fn destroy(&self) -> Result<()> {
+        if !self.begun.load(Ordering::SeqCst) && self.joined.get().is_none() {
+            // Its group may be this thread's own. What it makes will be gone at once.
+            self.abort();
+            return Ok(());
+        }
         self.settled();
         // One that failed to join has nothing to free.
         let Ok(world) = self.world() else { return Ok(()) };
@@ -233,6 +246,7 @@ impl Host {
     /// Takes a world that has joined already.
     pub fn join_at_once(&self, token: usize, world: Arc<World>) {
         self.named(token);
+        self.begin();
         self.settle(Ok(world));
     }
 }
