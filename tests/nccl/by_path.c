@@ -1,4 +1,5 @@
-/* As programs do that are told where libnccl is: opened by its path, beside the one this is linked against. */
+/* As programs do that are told where libnccl is: opened by its path, beside the one that this
+ * is linked against. */
 #include <dlfcn.h>
 
 #include "ranks.h"

@@ -1,5 +1,5 @@
-/* The part of NCCL's interface that the programs here use, for machines without NCCL's own header. Declarations only;
- * layouts and values are those of NCCL 2.32. */
+/* The part of NCCL's interface that the programs here use, for machines without NCCL's own header.
+ * Declarations only; layouts and values are those of NCCL 2.32. */
 #ifndef NCCL_MIN_H
 #define NCCL_MIN_H
 

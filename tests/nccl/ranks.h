@@ -1,4 +1,5 @@
-/* What all programs here share: they are one rank each, told by RANK and NRANKS which, and meet in the folder MEET. */
+/* What all programs here share: they are one rank each, told by RANK and NRANKS which, and meet in the
+ * folder MEET. */
 #ifndef RANKS_H
 #define RANKS_H
 

@@ -1,6 +1,6 @@
-/* A program that brings a CUDA runtime: its own, of a few functions, on which a stream is a thread. Operations are
- * asynchronous then and keep the order of their streams. All ranks are driven by one thread, which would wait for
- * itself if an operation waited for the others. */
+/* A program that brings a CUDA runtime: its own, of a few functions, on which a stream is a thread.
+ * Operations are asynchronous then and keep the order of their streams. All ranks are driven by one thread,
+ * which would wait for itself if an operation waited for the others. */
 #undef WITH_NCCL_H /* It comes with CUDA's header, whose runtime this is not. */
 #include <pthread.h>
 

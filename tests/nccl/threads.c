@@ -1,4 +1,5 @@
-/* All ranks in one process: driven by a thread each, and by one thread through groups; and freed by another thread. */
+/* All ranks in one process: driven by a thread each, and by one thread through groups; and freed by
+ * another thread. */
 #include <pthread.h>
 
 #include "ranks.h"

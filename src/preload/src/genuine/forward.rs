@@ -1,4 +1,5 @@
-//! Calls of the genuine library, by name: an error where this version has no such function, else whatever it answers.
+//! Calls of the genuine library, by name: an error where this version has no such function, else whatever it
+//! answers.
 
 use crate::boundary;
 use core::ffi::{c_char, c_int, c_uint, c_void};

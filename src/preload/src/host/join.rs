@@ -1,4 +1,5 @@
-//! Making communicators. The work is the same in all cases: a task that joins and then tells its communicator.
+//! Making communicators. The work is the same in all cases: a task that joins and then tells its
+//! communicator.
 //!
 //! | | a blocking communicator | a non-blocking one |
 //! |---|---|---|
@@ -33,7 +34,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// `host` is the communicator that it will be, `None` if this rank gets none; `out` is where its handle goes.
+    /// `host` is the communicator that it will be, `None` if this rank gets none; `out` is where its handle
+    /// goes.
     pub fn new(
         parent: Option<&Arc<Host>>,
         blocking: bool,
@@ -104,7 +106,8 @@ impl Task {
         }
     }
 
-    /// Joins. If that fails, a blocking communicator is gone, as in NCCL; a non-blocking one waits to be asked.
+    /// Joins. If that fails, a blocking communicator is gone, as in NCCL; a non-blocking one waits to be
+    /// asked.
     fn run(self) -> Result<()> {
         let Task { blocking, host, token, out, join, .. } = self;
         host.iter().for_each(|host| host.begin());

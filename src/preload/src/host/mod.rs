@@ -1,4 +1,5 @@
-//! Communicators on host memory: a world, the streams of the program if it has any, and what NCCL wants besides.
+//! Communicators on host memory: a world, the streams of the program if it has any, and what NCCL wants
+//! besides.
 //!
 //! | module | does |
 //! |---|---|
@@ -19,6 +20,7 @@ use multiworld::error::{Code, Error, Result};
 use multiworld::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use multiworld::sync::{Arc, Condvar, Mutex, OnceLock};
 use multiworld::world::{State, World};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// One rank of one communicator.
@@ -31,6 +33,8 @@ pub struct Host {
     pub runtime: Option<&'static Runtime>,
     /// Reductions that were made for it.
     pub redops: Redops,
+    /// Tokens of the buffers that are registered with it.
+    pub registered: Mutex<BTreeSet<usize>>,
     /// Joining has begun: a group that is still open has not begun with its own.
     begun: AtomicBool,
     /// What joining came to; empty while it goes on.
@@ -61,6 +65,7 @@ impl Host {
             device: device.unwrap_or_else(current),
             runtime,
             redops: Redops::new(),
+            registered: Mutex::new(BTreeSet::new()),
             begun: AtomicBool::new(false),
             joined: OnceLock::new(),
             token: AtomicUsize::new(0),
@@ -155,7 +160,8 @@ impl Host {
     fn settled(&self) {
         let mut guard = self.under_way.lock();
         while self.joined.get().is_none() {
-            // Joining has a deadline of its own. The slice is for what nobody announces: a joining thread that died.
+            // Joining has a deadline of its own. The slice is for what nobody announces: a joining thread
+            // that died.
             self.changed.wait_for(&mut guard, Duration::from_millis(100));
         }
     }

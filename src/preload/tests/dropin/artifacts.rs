@@ -83,9 +83,9 @@ pub fn hollow() -> &'static Path {
     })
 }
 
-/// A program of tests/nccl, linked against the libnccl.so of a folder. Its functions are there for dlsym, as those of a
-/// CUDA runtime that it has are. NCCL's own header is used where `NCCL_INCLUDE`
-/// and `CUDA_INCLUDE` say that it is.
+/// A program of tests/nccl, linked against the libnccl.so of a folder. Its functions are there for dlsym, as
+/// those of a CUDA runtime that it has are. NCCL's own header is used where `NCCL_INCLUDE` and `CUDA_INCLUDE`
+/// say that it is.
 pub fn program(name: &str, libraries: &Path) -> PathBuf {
     let out = folder(name).join(name);
     let mut compile = cc();

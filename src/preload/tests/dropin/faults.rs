@@ -17,7 +17,6 @@ fn survivors_of_a_kill_see_it_everywhere_and_go_on() {
 
 #[test]
 fn an_operation_that_nobody_answers_ends_with_its_deadline() {
-    // Of the second rank's messages, the first never hears: `abandoned` lets it sleep.
     let ends = program("deadline", Way::Link).run(2, &[("MW_TIMEOUT_MS", "300")]);
     all_fine(&ends);
 }
