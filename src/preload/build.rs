@@ -1,4 +1,5 @@
-//! Gives the shared library the SONAME it stands in for, and keeps it loaded: its threads must outlive a dlclose.
+//! Gives the shared library the SONAME it stands in for, and keeps it loaded: its threads must outlive a
+//! dlclose.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

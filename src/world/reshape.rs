@@ -2,12 +2,12 @@
 //!
 //! # Shrinking
 //!
-//! The parent may be broken, so nothing is asked of it but who its members are. What the child is called and its secret
-//! follow from the parent's and from who is excluded, and every survivor knows that. Two things they do not know: when
-//! the others are ready for connections of the child, and whether one of them has shrunk in the same way before. So
-//! they meet first, in ⌈log2 n⌉ rounds: in round k each dials the one 2^k places on, until it is let in, tells the
-//! largest epoch that it has heard of, and waits to be told by the one 2^k places back. After the last round everybody
-//! has opened its door, and all know the same epoch.
+//! The parent may be broken, so nothing is asked of it but who its members are. What the child is called and
+//! its secret follow from the parent's and from who is excluded, and every survivor knows that. Two things
+//! they do not know: when the others are ready for connections of the child, and whether one of them has
+//! shrunk in the same way before. So they meet first, in ⌈log2 n⌉ rounds: in round k each dials the one 2^k
+//! places on, until it is let in, tells the largest epoch that it has heard of, and waits to be told by the
+//! one 2^k places back. After the last round everybody has opened its door, and all know the same epoch.
 
 use super::join::nobody;
 use super::{Call, World};
@@ -35,8 +35,8 @@ const LISTEN: Duration = Duration::from_millis(20);
 static EPOCHS: Mutex<Option<HashMap<WorldId, u64>>> = Mutex::new(None);
 
 impl World {
-    /// A world of the members that are not excluded, ranked as here. Collective among those; the parent may have
-    /// ended. `config` is the parent's without another.
+    /// A world of the members that are not excluded, ranked as here. Collective among those; the parent may
+    /// have ended. `config` is the parent's without another.
     pub fn shrink(self: &Arc<World>, excluded: &[u32], config: Option<&Config>) -> Result<Arc<World>> {
         let config = config.unwrap_or(&self.config);
         let deadline = Instant::now() + config.join_timeout;
@@ -78,8 +78,8 @@ impl World {
         Ok(world)
     }
 
-    /// A world of `nranks` members: those here keep their ranks, and newcomers, who join by the same unique id, have
-    /// the ranks behind. Exactly one member brings the id. Collective here.
+    /// A world of `nranks` members: those here keep their ranks, and newcomers, who join by the same unique
+    /// id, have the ranks behind. Exactly one member brings the id. Collective here.
     pub fn grow(
         self: &Arc<World>,
         nranks: i32,

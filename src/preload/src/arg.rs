@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 #[derive(Clone, Copy)]
 pub struct Out<T>(NonNull<T>);
 
-// SAFETY: the caller keeps the place writable while the function, or the group that it is part of, runs; whoever holds
-// this writes at most once at a time. What is written are numbers, handles among them.
+// SAFETY: the caller keeps the place writable while the function, or the group that it is part of, runs;
+// whoever holds this writes at most once at a time. What is written are numbers, handles among them.
 unsafe impl<T: Copy> Send for Out<T> {}
 
 impl<T> Out<T> {
@@ -26,7 +26,8 @@ impl<T> Out<T> {
 
     /// Writes it.
     pub fn set(&self, value: T) {
-        // SAFETY: not null and aligned by `new`, writable by its contract. What was there may be uninitialised.
+        // SAFETY: not null and aligned by `new`, writable by its contract. What was there may be
+        // uninitialised.
         unsafe { self.0.write(value) };
     }
 }

@@ -1,5 +1,5 @@
-//! A communicator, whoever carries it. Each family of functions looks the handle up, and decides here-after once
-//! between the two.
+//! A communicator, whoever carries it. Each family of functions looks the handle up and decides between the
+//! two in one place.
 
 use crate::genuine;
 use crate::host::Host;

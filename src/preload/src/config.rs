@@ -58,8 +58,8 @@ unsafe fn known<T: Copy>(at: *const T, magic: c_uint, argument: &str, defaults: 
     let header = unsafe { header(at, magic, argument) }?;
     let mut known = defaults;
     let len = header.size.min(size_of::<T>());
-    // SAFETY: `len` bytes are there by this function's contract, and fit. All fields of the copy are whole: versions
-    // end at a multiple of the largest field.
+    // SAFETY: `len` bytes are there by this function's contract, and fit. All fields of the copy are whole:
+    // versions end at a multiple of the largest field.
     unsafe { ptr::copy_nonoverlapping(at.cast::<u8>(), (&raw mut known).cast(), len) };
     Ok(known)
 }
@@ -154,7 +154,8 @@ pub unsafe fn check_sim_info(info: *const ncclSimInfo_t) -> Result<()> {
     Ok(())
 }
 
-/// Settings of the worlds behind communicators. What the environment says to NCCL about interfaces holds here, too.
+/// Settings of the worlds behind communicators. What the environment says to NCCL about interfaces holds
+/// here, too.
 pub fn world_config() -> Result<Config> {
     let ours = std::env::var_os("MW_IFNAME").is_some_and(|v| !v.is_empty());
     let theirs = std::env::var("NCCL_SOCKET_IFNAME").ok().filter(|v| !v.is_empty());
@@ -194,9 +195,7 @@ mod tests {
         );
         assert!(refusal(&ncclConfig_t { blocking: 2, ..UNSET }).starts_with("config: blocking is 2"));
         // SAFETY: NULL is allowed.
-        assert_eq!(
-            unsafe { comm_config(ptr::null(), CommConfig { blocking: false }) },
-            Ok(CommConfig { blocking: false })
-        );
+        let inherited = unsafe { comm_config(ptr::null(), CommConfig { blocking: false }) };
+        assert_eq!(inherited, Ok(CommConfig { blocking: false }));
     }
 }

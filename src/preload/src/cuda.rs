@@ -1,7 +1,8 @@
-//! The CUDA runtime that the program brings, if it does: a communicator on host memory keeps the order of its streams.
+//! The CUDA runtime that the program brings, if it does: a communicator on host memory keeps the order of its
+//! streams.
 //!
-//! It is looked for among what the program has loaded, and never loaded by us. One that has no device, as on a machine
-//! where a program for GPUs runs without any, is as good as none.
+//! It is looked for among what the program has loaded, and never loaded by us. One that has no device, as on
+//! a machine where a program for GPUs runs without any, is as good as none.
 
 use core::ffi::{CStr, c_int, c_uint, c_void};
 use multiworld::error::{Code, Error, Extent, Result};
@@ -150,8 +151,8 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: our own event, once. Waits that are under way are not affected. There is nothing to do about an
-        // error: the context may be gone.
+        // SAFETY: our own event, once. Waits that are under way are not affected. There is nothing to do
+        // about an error: the context may be gone.
         unsafe { (self.runtime.event_destroy)(self.event) };
     }
 }

@@ -1,5 +1,5 @@
-//! The device interface: what kernels on a GPU need. On host memory a rank is alone with its memory, and most of this
-//! has no meaning.
+//! The device interface: what kernels on a GPU need. On host memory a rank is alone with its memory, and most
+//! of this has no meaning.
 
 use crate::boundary::ALONE;
 use crate::comm::Comm;
@@ -20,7 +20,6 @@ macro_rules! of_communicators {
     ($(fn $name:ident($($before:ident: $before_type:ty,)* [comm] $(, $arg:ident: $type:ty)*);)*) => {$(
         /// # Safety
         /// As NCCL's function.
-        #[allow(clippy::too_many_arguments)]
         pub unsafe fn $name(
             $($before: $before_type,)* comm: ncclComm_t $(, $arg: $type)*
         ) -> Result<ncclResult_t> {
@@ -95,7 +94,8 @@ of_the_library! {
     );
 }
 
-/// The answer of a function that cannot return an error: what it has instead, and the error for ncclGetLastError.
+/// The answer of a function that cannot return an error: what it has instead, and the error for
+/// ncclGetLastError.
 fn or<T>(otherwise: T, answer: Result<T>) -> T {
     answer.unwrap_or_else(|e| {
         crate::boundary::keep(&e);

@@ -3,6 +3,7 @@
 use crate::comm::Comm;
 use crate::genuine::forward;
 use crate::handle;
+use crate::memory;
 use core::ffi::c_int;
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
@@ -23,8 +24,12 @@ pub unsafe fn ncclCommFinalize(comm: ncclComm_t) -> Result<ncclResult_t> {
 /// As NCCL's function.
 pub unsafe fn ncclCommDestroy(comm: ncclComm_t) -> Result<ncclResult_t> {
     match &*handle::remove_comm(comm)? {
-        Comm::Host(host) => host.destroy().map(|()| ncclSuccess),
-        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this comes once.
+        Comm::Host(host) => {
+            memory::forget(host);
+            host.destroy().map(|()| ncclSuccess)
+        }
+        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this
+        // comes once.
         Comm::Genuine(g) => unsafe { forward::ncclCommDestroy(g.library, g.real) },
     }
 }
@@ -36,10 +41,12 @@ pub unsafe fn ncclCommDestroy(comm: ncclComm_t) -> Result<ncclResult_t> {
 pub unsafe fn ncclCommAbort(comm: ncclComm_t) -> Result<ncclResult_t> {
     match &*handle::remove_comm(comm)? {
         Comm::Host(host) => {
+            memory::forget(host);
             host.abort();
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this comes once.
+        // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this
+        // comes once.
         Comm::Genuine(g) => unsafe { forward::ncclCommAbort(g.library, g.real) },
     }
 }

@@ -1,5 +1,5 @@
-//! The exported symbols. Every function of the list is exported twice, as `ncclX` and `pncclX`, and both are the
-//! function `ncclX` of one of this crate's modules inside a panic guard.
+//! The exported symbols. Every function of the list is exported twice, as `ncclX` and `pncclX`, and both are
+//! the function `ncclX` of one of this crate's modules inside a panic guard.
 
 use crate::boundary::call;
 use core::ffi::{c_char, c_int, c_uint, c_void};

@@ -1,5 +1,5 @@
-//! What C holds in place of communicators, registered buffers and parameters: numbers from tables, in the shape of
-//! pointers; never followed.
+//! What C holds in place of communicators, registered buffers and parameters: numbers from tables, in the
+//! shape of pointers; never followed.
 
 use crate::comm::Comm;
 use crate::memory::Registration;

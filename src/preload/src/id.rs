@@ -6,7 +6,8 @@
 //! | 40..104 | the payload of the world's own unique id: where to meet, and the secret |
 //! | 104..128 | zeros |
 //!
-//! NCCL uses the first 40 bytes only, and the rest travels along with whatever the application does with its id.
+//! NCCL uses the first 40 bytes only, and the rest travels along with whatever the application does with its
+//! id.
 
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::ncclUniqueId;

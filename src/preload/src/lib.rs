@@ -1,11 +1,11 @@
 //! A drop-in `libnccl.so.2` whose communicators are watched worlds.
 //!
-//! It exports every function of NCCL 2.32.3, each also under its `pnccl` name, and the `mw*` functions of the library
-//! it is made of: one process has one watchdog, whichever of the two interfaces it uses.
+//! It exports every function of NCCL 2.32.3, each also under its `pnccl` name, and the `mw*` functions of the
+//! library it is made of: one process has one watchdog, whichever of the two interfaces it uses.
 //!
-//! Which NCCL is behind the functions is decided by the first call that needs to know ([`mode`]): the genuine one, or
-//! worlds on host memory. What an application holds as `ncclComm_t` is a number from a table ([`handle`]) in both
-//! cases, so a stale one is an error and never a crash.
+//! Which NCCL is behind the functions is decided by the first call that needs to know (`mode`): the genuine
+//! one, or worlds on host memory. What an application holds as `ncclComm_t` is a number from a table
+//! (`handle`) in both cases, so a stale one is an error and never a crash.
 //!
 //! | module | does |
 //! |---|---|
@@ -18,8 +18,8 @@
 //! | `host` | communicators on host memory |
 //! | `cuda` | the CUDA runtime that the program brings, if it does |
 //! | `genuine` | communicators of the genuine NCCL |
-// The contract of each function is NCCL's, and so are the names.
-#![allow(non_snake_case, non_upper_case_globals)]
+// The contract of each function is NCCL's, and so are the names and the arguments.
+#![allow(non_snake_case, non_upper_case_globals, clippy::too_many_arguments)]
 
 mod arg;
 mod boundary;

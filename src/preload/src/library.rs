@@ -41,7 +41,8 @@ pub unsafe fn ncclGetErrorString(result: ncclResult_t) -> *const c_char {
     theirs.unwrap_or(result::describe(result).as_ptr())
 }
 
-/// With a communicator that has failed, why it has; else this thread's last error. Valid until this thread asks again.
+/// With a communicator that has failed, why it has; else this thread's last error. Valid until this thread
+/// asks again.
 ///
 /// # Safety
 /// As NCCL's function.

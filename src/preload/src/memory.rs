@@ -1,12 +1,13 @@
 //! Memory for programs, and buffers that they register.
 //!
-//! On host memory every buffer is reached alike, so registering one changes nothing: what is given out is a token that
-//! knows its buffer.
+//! On host memory every buffer is reached alike, so registering one changes nothing: what is given out is a
+//! token that knows its buffer.
 
 use crate::arg::Out;
 use crate::comm::Comm;
 use crate::genuine::forward;
 use crate::handle;
+use crate::host::Host;
 use crate::mode::{self, Mode};
 use core::ffi::{c_int, c_void};
 use multiworld::error::{Code, Error, Extent, Result};
@@ -72,19 +73,32 @@ pub unsafe fn ncclMemFree(ptr: *mut c_void) -> Result<ncclResult_t> {
 }
 
 /// A token for a buffer of a communicator on host memory.
-fn register(comm: ncclComm_t, buff: *mut c_void, size: usize, window: bool) -> Result<usize> {
+fn register(host: &Host, comm: ncclComm_t, buff: *mut c_void, size: usize, window: bool) -> Result<usize> {
     if buff.is_null() && size > 0 {
         return Err(Error::argument(format!("buff: NULL for {size} bytes")));
     }
-    handle::issue_registration(Registration { comm: comm.addr(), address: buff.expose_provenance(), window })
+    host.world()?;
+    let address = buff.expose_provenance();
+    let token = handle::issue_registration(Registration { comm: comm.addr(), address, window })?;
+    host.registered.lock().insert(token);
+    Ok(token)
 }
 
-fn deregister(comm: ncclComm_t, token: usize, argument: &str, window: bool) -> Result<()> {
+fn deregister(host: &Host, comm: ncclComm_t, token: usize, argument: &str, window: bool) -> Result<()> {
     {
         let registration = handle::registration(token, argument)?;
         check_owner(comm, &registration, argument, window)?;
     }
+    host.registered.lock().remove(&token);
     handle::remove_registration(token, argument).map(drop)
+}
+
+/// Forgets what was registered with a communicator that is gone.
+pub fn forget(host: &Host) {
+    for token in std::mem::take(&mut *host.registered.lock()) {
+        // Somebody may just be doing it.
+        let _ = handle::remove_registration(token, "handle");
+    }
 }
 
 fn check_owner(comm: ncclComm_t, registration: &Registration, argument: &str, window: bool) -> Result<()> {
@@ -110,8 +124,7 @@ pub unsafe fn ncclCommRegister(
         Comm::Host(host) => {
             // SAFETY: writable by NCCL's contract.
             let out = unsafe { Out::new(handle, "handle") }?;
-            host.world()?;
-            out.set(ptr::without_provenance_mut(register(comm, buff, size, false)?));
+            out.set(ptr::without_provenance_mut(register(host, comm, buff, size, false)?));
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
@@ -123,7 +136,7 @@ pub unsafe fn ncclCommRegister(
 /// As NCCL's function.
 pub unsafe fn ncclCommDeregister(comm: ncclComm_t, handle: *mut c_void) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
-        Comm::Host(_) => deregister(comm, handle.addr(), "handle", false).map(|()| ncclSuccess),
+        Comm::Host(host) => deregister(host, comm, handle.addr(), "handle", false).map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
         Comm::Genuine(g) => unsafe { forward::ncclCommDeregister(g.library, g.real, handle) },
     }
@@ -142,13 +155,12 @@ pub unsafe fn ncclCommWindowRegister(
         Comm::Host(host) => {
             // SAFETY: writable by NCCL's contract.
             let out = unsafe { Out::new(win, "win") }?;
-            host.world()?;
             let known =
                 NCCL_WIN_COLL_SYMMETRIC | NCCL_WIN_STRICT_ORDERING | NCCL_WIN_GIN_ONLY | NCCL_WIN_CFT_COUNTED;
             if winFlags.cast_unsigned() & !known != 0 {
                 return Err(Error::argument(format!("winFlags: {winFlags:#x} has unknown flags")));
             }
-            out.set(ptr::without_provenance_mut(register(comm, buff, size, true)?));
+            out.set(ptr::without_provenance_mut(register(host, comm, buff, size, true)?));
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
@@ -164,7 +176,7 @@ pub unsafe fn ncclCommWindowDeregister(comm: ncclComm_t, win: ncclWindow_t) -> R
     match &**handle::comm(comm)? {
         // What programs get from an NCCL that does without windows, and give back.
         Comm::Host(_) if win.is_null() => Ok(ncclSuccess),
-        Comm::Host(_) => deregister(comm, win.addr(), "win", true).map(|()| ncclSuccess),
+        Comm::Host(host) => deregister(host, comm, win.addr(), "win", true).map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
         Comm::Genuine(g) => unsafe { forward::ncclCommWindowDeregister(g.library, g.real, win) },
     }

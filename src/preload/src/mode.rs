@@ -1,7 +1,8 @@
 //! Genuine NCCL or host memory: decided once per process, by the first call that needs to know.
 //!
-//! `MW_BACKEND=nccl` means the genuine library, whatever comes of it; `host` means host memory; `auto`, the default,
-//! means the genuine library where there are a GPU driver with a device and an NCCL, else host memory.
+//! `MW_BACKEND=nccl` means the genuine library, whatever comes of it; `host` means host memory; `auto`, the
+//! default, means the genuine library where there are a GPU driver with a device and an NCCL, else host
+//! memory.
 
 use core::ffi::{c_int, c_uint};
 use multiworld::config::log_level;
@@ -31,7 +32,8 @@ enum Choice {
 }
 
 thread_local! {
-    /// This thread is deciding. The genuine library, or the driver, could call an ncclX of ours while it is opened.
+    /// This thread is deciding. The genuine library, or the driver, could call an ncclX of ours while it is
+    /// opened.
     static DECIDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -44,9 +46,17 @@ pub fn get() -> Result<Mode> {
     if DECIDING.replace(true) {
         return Err(Error::usage("libnccl: called back while it looks for the genuine NCCL"));
     }
-    let mode = MODE.get_or_init(decide).clone();
-    DECIDING.set(false);
-    mode
+    let _deciding = Deciding;
+    MODE.get_or_init(decide).clone()
+}
+
+/// Until it is dropped, also by a panic, this thread is deciding.
+struct Deciding;
+
+impl Drop for Deciding {
+    fn drop(&mut self) {
+        DECIDING.set(false);
+    }
 }
 
 fn decide() -> Result<Mode> {

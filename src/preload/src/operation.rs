@@ -111,7 +111,6 @@ macro_rules! collectives {
 
             /// # Safety
             /// As NCCL's function.
-            #[allow(clippy::too_many_arguments)]
             pub unsafe fn $with_config(
                 $($arg: $type,)*
                 comm: ncclComm_t,

@@ -1,4 +1,5 @@
-//! Parameters. On host memory they are the NCCL_* variables of the environment: a key is the name of one that is set.
+//! Parameters. On host memory they are the NCCL_* variables of the environment: a key is the name of one that
+//! is set.
 
 use crate::arg::{self, Out};
 use crate::genuine::forward;

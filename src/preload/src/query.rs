@@ -172,8 +172,8 @@ unsafe fn properties(host: &Host, props: *mut c_void) -> Result<()> {
         cftCountedSupport: 0,
     };
     let len = header.size.min(size_of::<Properties>());
-    // SAFETY: `len` bytes are there by this function's contract. Bytewise, because between fields of the copy there is
-    // padding, which must not be read as values; the copy's bytes are only moved.
+    // SAFETY: `len` bytes are there by this function's contract. Bytewise, because between fields of the copy
+    // there is padding, which must not be read as values; the copy's bytes are only moved.
     unsafe { std::ptr::copy_nonoverlapping((&raw const all).cast::<u8>(), props.cast::<u8>(), len) };
     Ok(())
 }

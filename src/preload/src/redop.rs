@@ -1,7 +1,7 @@
 //! Reductions that programs make: sums of what is multiplied first.
 //!
-//! Their numbers are given out once per process and not reused, so one that was destroyed, or belongs to another
-//! communicator, is an error and never somebody else's.
+//! Their numbers are given out once per process and not reused, so one that was destroyed, or belongs to
+//! another communicator, is an error and never somebody else's.
 
 use crate::arg::{self, Out};
 use crate::comm::Comm;
@@ -22,8 +22,8 @@ pub struct Scalar {
     dtype: DataType,
 }
 
-// SAFETY: the caller promised with ncclScalarDevice that the pointer may be read, from any thread, until the operations
-// that use it are done; the address itself is only a number.
+// SAFETY: the caller promised with ncclScalarDevice that the pointer may be read, from any thread, until the
+// operations that use it are done; the address itself is only a number.
 unsafe impl Send for Scalar {}
 // SAFETY: as above; it is only read through.
 unsafe impl Sync for Scalar {}

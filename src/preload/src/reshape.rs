@@ -129,7 +129,8 @@ pub unsafe fn ncclCommGetUniqueId(comm: ncclComm_t, uniqueId: *mut ncclUniqueId)
     }
 }
 
-/// Members of `comm` keep their ranks, and one of them brings the id; newcomers have no `comm`, and an id and a rank.
+/// Members of `comm` keep their ranks, and one of them brings the id; newcomers have no `comm`, and an id and
+/// a rank.
 ///
 /// # Safety
 /// As NCCL's function.

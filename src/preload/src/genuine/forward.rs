@@ -1,4 +1,5 @@
-//! Calls of the genuine library, by name: an error where this version has no such function, else whatever it answers.
+//! Calls of the genuine library, by name: an error where this version has no such function, else whatever it
+//! answers.
 
 use crate::boundary;
 use core::ffi::{c_char, c_int, c_uint, c_void};
@@ -38,7 +39,7 @@ macro_rules! forward {
         $(
             /// # Safety
             /// As the library's function; communicators are its own.
-            #[allow(dead_code, unused_parens, clippy::too_many_arguments)]
+            #[allow(dead_code, unused_parens)]
             pub unsafe fn $name(library: &Library, $($arg: $type),*) -> Result<($($ret)?)> {
                 let function = library.functions.$name.ok_or_else(|| library.missing(stringify!($name)))?;
                 // SAFETY: by this function's contract.

@@ -1,7 +1,7 @@
 //! Communicators of the genuine NCCL.
 //!
-//! The application's handle is ours, and what it asks for is forwarded ([`forward`]). Functions without a communicator
-//! are forwarded by whoever implements them.
+//! The application's handle is ours, and what it asks for is forwarded ([`forward`]). Functions without a
+//! communicator are forwarded by whoever implements them.
 
 pub mod forward;
 
@@ -24,8 +24,8 @@ pub struct Communicator {
     pub real: ncclComm_t,
 }
 
-// SAFETY: the pointer is a token for the library's functions, which may be called from any thread, one at a time per
-// communicator: that is the application's promise, as with NCCL.
+// SAFETY: the pointer is a token for the library's functions, which may be called from any thread, one at a
+// time per communicator: that is the application's promise, as with NCCL.
 unsafe impl Send for Communicator {}
 // SAFETY: as above.
 unsafe impl Sync for Communicator {}

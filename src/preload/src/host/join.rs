@@ -1,4 +1,5 @@
-//! Making communicators. The work is the same in all cases: a task that joins and then tells its communicator.
+//! Making communicators. The work is the same in all cases: a task that joins and then tells its
+//! communicator.
 //!
 //! | | a blocking communicator | a non-blocking one |
 //! |---|---|---|
@@ -33,7 +34,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// `host` is the communicator that it will be, `None` if this rank gets none; `out` is where its handle goes.
+    /// `host` is the communicator that it will be, `None` if this rank gets none; `out` is where its handle
+    /// goes.
     pub fn new(
         parent: Option<&Arc<Host>>,
         blocking: bool,
@@ -62,7 +64,14 @@ impl Task {
         }
         if !self.blocking {
             self.hand_out();
-            return self.in_background().map(|()| ncclInProgress);
+            let (token, out) = (self.token, self.out);
+            return match self.in_background() {
+                Ok(()) => Ok(ncclInProgress),
+                Err(e) => {
+                    withdraw(token, out.as_ref());
+                    Err(e)
+                }
+            };
         }
         let (out, handle) = (self.out, ptr::without_provenance_mut(self.token));
         self.run()?;
@@ -83,6 +92,7 @@ impl Task {
         // The caller's place for the handle need not be there any more when this fails.
         self.out = None;
         let host = self.host.clone();
+        host.iter().for_each(|host| host.begin());
         let started = process::spawn("mw-join", move || {
             // Its communicator knows how it ended.
             let _ = self.run();
@@ -96,9 +106,11 @@ impl Task {
         }
     }
 
-    /// Joins. If that fails, a blocking communicator is gone, as in NCCL; a non-blocking one waits to be asked.
+    /// Joins. If that fails, a blocking communicator is gone, as in NCCL; a non-blocking one waits to be
+    /// asked.
     fn run(self) -> Result<()> {
         let Task { blocking, host, token, out, join, .. } = self;
+        host.iter().for_each(|host| host.begin());
         let joined = catch_unwind(AssertUnwindSafe(join)).unwrap_or_else(|payload| Err(caught(payload)));
         let Some(host) = host else { return joined.map(drop) };
         let world = joined.and_then(|world| {
@@ -148,15 +160,16 @@ pub fn run_all(tasks: Vec<Task>) -> Result<ncclResult_t> {
     }
     let run = |lane: Vec<Task>| {
         // All of them, also after an error: the other ranks do not know of it.
-        let results: Vec<Result<()>> = lane.into_iter().map(Task::run).collect();
-        results.into_iter().collect::<Result<()>>()
+        lane.into_iter().map(Task::run).fold(Ok(()), Result::and)
     };
     let last = lanes.pop();
     let joined: Result<()> = std::thread::scope(|s| {
         let threads: Vec<_> = lanes.into_iter().map(|(_, lane)| s.spawn(move || run(lane))).collect();
         let mine = last.map_or(Ok(()), |(_, lane)| run(lane));
-        let theirs: Result<()> =
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|payload| Err(caught(payload)))).collect();
+        let join = |t: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            t.join().unwrap_or_else(|payload| Err(caught(payload)))
+        };
+        let theirs = threads.into_iter().map(join).fold(Ok(()), Result::and);
         theirs.and(mine)
     });
     joined.and(result)

@@ -1,4 +1,5 @@
-//! Communicators on host memory: a world, the streams of the program if it has any, and what NCCL wants besides.
+//! Communicators on host memory: a world, the streams of the program if it has any, and what NCCL wants
+//! besides.
 //!
 //! | module | does |
 //! |---|---|
@@ -19,6 +20,7 @@ use multiworld::error::{Code, Error, Result};
 use multiworld::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use multiworld::sync::{Arc, Condvar, Mutex, OnceLock};
 use multiworld::world::{State, World};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// One rank of one communicator.
@@ -31,6 +33,10 @@ pub struct Host {
     pub runtime: Option<&'static Runtime>,
     /// Reductions that were made for it.
     pub redops: Redops,
+    /// Tokens of the buffers that are registered with it.
+    pub registered: Mutex<BTreeSet<usize>>,
+    /// Joining has begun: a group that is still open has not begun with its own.
+    begun: AtomicBool,
     /// What joining came to; empty while it goes on.
     joined: OnceLock<Result<Arc<World>>>,
     /// The handle that C has.
@@ -59,6 +65,8 @@ impl Host {
             device: device.unwrap_or_else(current),
             runtime,
             redops: Redops::new(),
+            registered: Mutex::new(BTreeSet::new()),
+            begun: AtomicBool::new(false),
             joined: OnceLock::new(),
             token: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
@@ -74,6 +82,11 @@ impl Host {
     /// What C calls it; known before it joins.
     fn named(&self, token: usize) {
         self.token.store(token, Ordering::Relaxed);
+    }
+
+    /// Joining begins.
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
     }
 
     /// Joining has ended.
@@ -147,7 +160,8 @@ impl Host {
     fn settled(&self) {
         let mut guard = self.under_way.lock();
         while self.joined.get().is_none() {
-            // Joining has a deadline of its own. The slice is for what nobody announces: a joining thread that died.
+            // Joining has a deadline of its own. The slice is for what nobody announces: a joining thread
+            // that died.
             self.changed.wait_for(&mut guard, Duration::from_millis(100));
         }
     }
@@ -186,6 +200,11 @@ impl Host {
 
     /// Finalizes unless that has been done, and frees. Gone whatever this answers.
     pub fn destroy(&self) -> Result<()> {
+        if !self.begun.load(Ordering::SeqCst) && self.joined.get().is_none() {
+            // Its group may be this thread's own. What it makes will be gone at once.
+            self.abort();
+            return Ok(());
+        }
         self.settled();
         // One that failed to join has nothing to free.
         let Ok(world) = self.world() else { return Ok(()) };
@@ -233,6 +252,7 @@ impl Host {
     /// Takes a world that has joined already.
     pub fn join_at_once(&self, token: usize, world: Arc<World>) {
         self.named(token);
+        self.begin();
         self.settle(Ok(world));
     }
 }

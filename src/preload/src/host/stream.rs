@@ -1,10 +1,11 @@
-//! The order of CUDA streams. An operation is a host function on its stream; what the program enqueues after it waits.
+//! The order of CUDA streams. An operation is a host function on its stream; what the program enqueues after
+//! it waits.
 //!
-//! A communicator's operations are started in the order of the calls, whatever streams they are on: each waits for the
-//! event that was recorded behind the one before it, unless that was on the same stream.
+//! A communicator's operations are started in the order of the calls, whatever streams they are on: each
+//! waits for the event that was recorded behind the one before it, unless that was on the same stream.
 //!
-//! In a group, the first stream that a communicator is used with is its primary one, and all of its operations run
-//! there. The others are made to wait before and after:
+//! In a group, the first stream that a communicator is used with is its primary one, and all of its
+//! operations run there. The others are made to wait before and after:
 //! 1. an event on every other stream, and the primary one waits for it,
 //! 2. one host function per primary stream, which drives all communicators that have it for theirs,
 //! 3. an event behind it, and the other streams wait for that.
@@ -94,7 +95,8 @@ fn enqueue(runtime: &Runtime, stream: Stream, job: Job) -> Result<()> {
     let hosts: Vec<Arc<Host>> = job.hosts().cloned().collect();
     hosts.iter().for_each(|h| *h.under_way.lock() += 1);
     let job = Box::into_raw(Box::new(job));
-    // SAFETY: the stream is the caller's, who says that it is one of the runtime; `run` takes the box back, once.
+    // SAFETY: the stream is the caller's, who says that it is one of the runtime; `run` takes the box back,
+    // once.
     let launched = unsafe { runtime.launch(stream, run, job.cast()) };
     if launched.is_err() {
         // SAFETY: it was not launched, so the box is still ours.
