@@ -52,6 +52,8 @@ fn start_on_devices(
             None => groups.push((world, vec![call])),
         }
     }
+    // Launches wait for each other on a stream: the same order on all ranks, whichever calls each of them has.
+    groups.sort_by_key(|(w, _)| (w.id.0, w.epoch));
     let mut all = Vec::new();
     for (world, calls) in groups {
         let Some(device) = world.device.get() else { continue };
