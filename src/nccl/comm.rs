@@ -98,6 +98,7 @@ pub struct Comm {
     listener: OnceLock<Listener>,
     pub(super) ending: OnceLock<Ending>,
     operations: AtomicU64,
+    finalized: AtomicBool,
 }
 
 impl Comm {
@@ -119,6 +120,7 @@ impl Comm {
             listener: OnceLock::new(),
             ending: OnceLock::new(),
             operations: AtomicU64::new(0),
+            finalized: AtomicBool::new(false),
         });
         janitor::register(&comm)?;
         Ok(comm)
@@ -264,17 +266,20 @@ impl Comm {
         Error::new(Code::System, Extent::World, text)
     }
 
+    /// Begins to end it in good order, together with the other ranks. Once.
+    pub fn finalize(&self) -> Result<Outcome> {
+        let Some(finalize) = self.library.functions.ncclCommFinalize else { return Ok(Outcome::Done) };
+        if self.finalized.swap(true, Ordering::AcqRel) {
+            return self.poll();
+        }
+        // SAFETY: a live handle; the lock is held.
+        self.call("ncclCommFinalize", |_, real| Some(unsafe { finalize(real) }))
+    }
+
     /// Finalizes and frees it, as long as `deadline` allows; a broken one is waited for until it is gone.
     pub fn destroy(&self, deadline: Instant) -> Result<()> {
         if self.is_open() {
-            let finalized = match self.library.functions.ncclCommFinalize {
-                Some(finalize) => self
-                    // SAFETY: a live handle; the lock is held.
-                    .call("ncclCommFinalize", |_, real| Some(unsafe { finalize(real) }))
-                    .and_then(|outcome| self.settle(outcome, deadline)),
-                None => Ok(()),
-            };
-            match finalized {
+            match self.finalize().and_then(|outcome| self.settle(outcome, deadline)) {
                 Ok(()) => {
                     if self.close(CLOSED, None) && self.ending.set(Ending::Destroy).is_ok() {
                         self.bury();

@@ -4,7 +4,7 @@ use crate::arg::Out;
 use crate::comm::Comm;
 use crate::config::{self, CommConfig};
 use crate::cuda;
-use crate::genuine::{self, forward};
+use crate::genuine;
 use crate::handle;
 use crate::host::Host;
 use crate::host::join::Task;
@@ -20,8 +20,10 @@ use std::ptr;
 /// As NCCL's function.
 pub unsafe fn ncclGetUniqueId(uniqueId: *mut ncclUniqueId) -> Result<ncclResult_t> {
     if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe { forward::ncclGetUniqueId(library, uniqueId) };
+        // SAFETY: writable by NCCL's contract.
+        let out = unsafe { Out::new(uniqueId, "uniqueId") }?;
+        out.set(genuine::join::unique_id_with_world(library)?);
+        return Ok(ncclSuccess);
     }
     // SAFETY: writable by NCCL's contract.
     let out = unsafe { Out::new(uniqueId, "uniqueId") }?;
@@ -39,12 +41,10 @@ pub unsafe fn ncclCommInitRank(
     rank: c_int,
 ) -> Result<ncclResult_t> {
     if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe {
-            genuine::create(library, comm, |out| {
-                forward::ncclCommInitRank(library, out, nranks, commId, rank)
-            })
-        };
+        // SAFETY: writable by NCCL's contract; no configuration.
+        return poisoning(|| unsafe {
+            genuine::join::init_rank(library, Out::new(comm, "comm")?, nranks, commId, rank, ptr::null())
+        });
     }
     // SAFETY: writable by NCCL's contract.
     let out = unsafe { Out::new(comm, "comm") };
@@ -61,12 +61,10 @@ pub unsafe fn ncclCommInitRankConfig(
     config: *mut ncclConfig_t,
 ) -> Result<ncclResult_t> {
     if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe {
-            genuine::create(library, comm, |out| {
-                forward::ncclCommInitRankConfig(library, out, nranks, commId, rank, config)
-            })
-        };
+        // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
+        return poisoning(|| unsafe {
+            genuine::join::init_rank(library, Out::new(comm, "comm")?, nranks, commId, rank, config)
+        });
     }
     // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
     let (out, config) = unsafe { (Out::new(comm, "comm"), config::comm_config(config, CommConfig::DEFAULT)) };
@@ -86,28 +84,34 @@ pub unsafe fn ncclCommInitRankScalable(
     config: *mut ncclConfig_t,
 ) -> Result<ncclResult_t> {
     if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe {
-            genuine::create(library, newcomm, |out| {
-                forward::ncclCommInitRankScalable(library, out, nranks, myrank, nId, commIds, config)
-            })
-        };
+        // SAFETY: writable, as many ids as stated, and a configuration or NULL, by NCCL's contract.
+        return poisoning(|| unsafe {
+            let out = Out::new(newcomm, "newcomm")?;
+            check_ids(nranks, nId, commIds)?;
+            let ids = (0..nId as usize).map(|at| commIds.add(at).read()).collect();
+            genuine::join::init_rank_scalable(library, out, nranks, myrank, ids, config)
+        });
     }
     // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
     let (out, config) =
         unsafe { (Out::new(newcomm, "newcomm"), config::comm_config(config, CommConfig::DEFAULT)) };
     poisoning(|| {
         let (out, config) = (out?, config?);
-        if nId < 1 || nId > nranks {
-            return Err(Error::argument(format!("nId: {nId} is not between 1 and the {nranks} ranks")));
-        }
-        if commIds.is_null() {
-            return Err(Error::argument("commIds: NULL"));
-        }
+        check_ids(nranks, nId, commIds)?;
         // SAFETY: at least one, as was checked, by NCCL's contract.
         let first = unsafe { commIds.read() };
         init_rank(out, nranks, &first, "commIds", myrank, config)
     })
+}
+
+fn check_ids(nranks: c_int, nId: c_int, commIds: *const ncclUniqueId) -> Result<()> {
+    if nId < 1 || nId > nranks {
+        return Err(Error::argument(format!("nId: {nId} is not between 1 and the {nranks} ranks")));
+    }
+    if commIds.is_null() {
+        return Err(Error::argument("commIds: NULL"));
+    }
+    Ok(())
 }
 
 /// In a group, an error is the group's, too.
@@ -151,8 +155,15 @@ pub unsafe fn ncclCommInitAll(
     devlist: *const c_int,
 ) -> Result<ncclResult_t> {
     if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe { genuine_init_all(library, comm, ndev, devlist) };
+        return poisoning(|| {
+            // SAFETY: at least one may be written by NCCL's contract.
+            unsafe { Out::new(comm, "comm") }?;
+            check_ranks(ndev, 0)?;
+            // SAFETY: NULL or that many by NCCL's contract.
+            let devices = unsafe { devices(devlist, ndev as usize) }?;
+            // SAFETY: that many may be written by NCCL's contract.
+            unsafe { genuine::join::init_all(library, comm, &devices) }
+        });
     }
     // SAFETY: at least one may be written by NCCL's contract.
     let first = unsafe { Out::new(comm, "comm") };
@@ -200,28 +211,4 @@ unsafe fn devices(devlist: *const c_int, n: usize) -> Result<Vec<c_int>> {
         }
     }
     Ok(devices)
-}
-
-/// # Safety
-/// As `ncclCommInitAll`.
-unsafe fn genuine_init_all(
-    library: &'static multiworld::nccl::Library,
-    comm: *mut ncclComm_t,
-    ndev: c_int,
-    devlist: *const c_int,
-) -> Result<ncclResult_t> {
-    check_ranks(ndev, 0)?;
-    let mut real = vec![ptr::null_mut(); ndev as usize];
-    // SAFETY: by this function's contract, with room of our own for the communicators.
-    let result = unsafe { forward::ncclCommInitAll(library, real.as_mut_ptr(), ndev, devlist) }?;
-    for (at, real) in real.into_iter().enumerate() {
-        // SAFETY: `ndev` of them may be written by this function's contract; each is written what was made.
-        unsafe {
-            genuine::create(library, comm.add(at), |out| {
-                *out = real;
-                Ok(result)
-            })
-        }?;
-    }
-    Ok(result)
 }

@@ -3,7 +3,7 @@
 
 use crate::boundary::ALONE;
 use crate::comm::Comm;
-use crate::genuine::forward;
+use crate::genuine::{forward, run};
 use crate::handle;
 use crate::mode::{self, Mode};
 use core::ffi::{c_int, c_uint, c_void};
@@ -13,6 +13,60 @@ use multiworld::nccl::types::*;
 #[cold]
 fn meaningless(function: &str) -> Error {
     Error::usage(format!("{function}: it has no meaning for communicators on host memory"))
+}
+
+/// One-sided operations, which only the genuine NCCL has; they may be part of a group.
+macro_rules! one_sided {
+    ($(fn $name:ident($($arg:ident: $type:ty),*);)*) => {$(
+        /// # Safety
+        /// As NCCL's function.
+        #[allow(clippy::too_many_arguments)]
+        pub unsafe fn $name(
+            $($arg: $type,)* comm: ncclComm_t, stream: *mut c_void
+        ) -> Result<ncclResult_t> {
+            let body = || match &**handle::comm(comm)? {
+                Comm::Host(_) => Err(meaningless(stringify!($name))),
+                Comm::Genuine(g) => run::post_other(g, stringify!($name), stream, move |l, real| {
+                    // SAFETY: a live handle, entered; otherwise this function's contract.
+                    unsafe { forward::$name(l, $($arg,)* real, stream) }
+                }),
+            };
+            body().map_err(crate::group::poison)
+        }
+    )*};
+}
+one_sided! {
+    fn ncclPutSignal(
+        localbuff: *const c_void, count: usize, datatype: ncclDataType_t, peer: c_int, peerWin: ncclWindow_t,
+        peerWinOffset: usize, sigIdx: c_int, ctx: c_int, flags: c_uint
+    );
+    fn ncclSignal(peer: c_int, sigIdx: c_int, ctx: c_int, flags: c_uint);
+}
+
+/// # Safety
+/// As NCCL's function.
+pub unsafe fn ncclWaitSignal(
+    nDesc: c_int,
+    signalDescs: *mut ncclWaitSignalDesc_t,
+    comm: ncclComm_t,
+    stream: *mut c_void,
+) -> Result<ncclResult_t> {
+    let body = || match &**handle::comm(comm)? {
+        Comm::Host(_) => Err(meaningless("ncclWaitSignal")),
+        Comm::Genuine(g) => {
+            if signalDescs.is_null() && nDesc > 0 {
+                return Err(Error::argument("signalDescs: NULL"));
+            }
+            let n = usize::try_from(nDesc).unwrap_or_default();
+            // SAFETY: as many as stated by NCCL's contract. Copied, for they are there for the call only.
+            let mut all: Vec<_> = (0..n).map(|at| unsafe { signalDescs.add(at).read() }).collect();
+            run::post_other(g, "ncclWaitSignal", stream, move |l, real| {
+                // SAFETY: a live handle, entered, and as many descriptions as stated.
+                unsafe { forward::ncclWaitSignal(l, nDesc, all.as_mut_ptr(), real, stream) }
+            })
+        }
+    };
+    body().map_err(crate::group::poison)
 }
 
 /// Functions of a communicator that only the genuine NCCL has.
@@ -26,20 +80,12 @@ macro_rules! of_communicators {
             match &**handle::comm(comm).map_err(crate::group::poison)? {
                 Comm::Host(_) => Err(crate::group::poison(meaningless(stringify!($name)))),
                 // SAFETY: this function's contract is that of the forwarded one.
-                Comm::Genuine(g) => unsafe { forward::$name(g.library, $($before,)* g.real $(, $arg)*) },
+                Comm::Genuine(g) => unsafe { g.call(stringify!($name), |l, real| forward::$name(l, $($before,)* real $(, $arg)*)) },
             }
         }
     )*};
 }
 of_communicators! {
-    fn ncclPutSignal(
-        localbuff: *const c_void, count: usize, datatype: ncclDataType_t, peer: c_int, peerWin: ncclWindow_t,
-        peerWinOffset: usize, sigIdx: c_int, ctx: c_int, flags: c_uint, [comm], stream: *mut c_void
-    );
-    fn ncclSignal(
-        peer: c_int, sigIdx: c_int, ctx: c_int, flags: c_uint, [comm], stream: *mut c_void
-    );
-    fn ncclWaitSignal(nDesc: c_int, signalDescs: *mut ncclWaitSignalDesc_t, [comm], stream: *mut c_void);
     fn ncclDevCommCreate([comm], reqs: *const c_void, outDevComm: *mut c_void);
     fn ncclDevCommDestroy([comm], devComm: *const c_void);
     fn ncclGinBarrierCreateRequirement(
@@ -131,7 +177,7 @@ pub unsafe fn ncclTeamWorld(comm: ncclComm_t) -> ncclTeam_t {
             Ok(ncclTeam_t { nRanks: int(world.nranks()), rank: int(world.rank()), stride: 1 })
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclTeamWorld(g.library, g.real) },
+        Comm::Genuine(g) => unsafe { g.with(|l, real| forward::ncclTeamWorld(l, real)) },
     };
     or(ALONE, team())
 }
@@ -145,7 +191,7 @@ macro_rules! teams {
             let team = || match &**handle::comm(comm)? {
                 Comm::Host(_) => Ok(ALONE),
                 // SAFETY: this function's contract is that of the forwarded one.
-                Comm::Genuine(g) => unsafe { forward::$name(g.library, g.real $(, $arg)?) },
+                Comm::Genuine(g) => unsafe { g.with(|l, real| forward::$name(l, real $(, $arg)?)) },
             };
             or(ALONE, team())
         }
@@ -172,7 +218,7 @@ pub unsafe fn ncclTeamRankToWorld(comm: ncclComm_t, team: ncclTeam_t, rank: c_in
             Ok(mine.wrapping_add(distance(&team, rank)))
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclTeamRankToWorld(g.library, g.real, team, rank) },
+        Comm::Genuine(g) => unsafe { g.with(|l, real| forward::ncclTeamRankToWorld(l, real, team, rank)) },
     };
     or(-1, found())
 }
@@ -183,7 +229,7 @@ pub unsafe fn ncclTeamRankToLsa(comm: ncclComm_t, team: ncclTeam_t, rank: c_int)
     let found = || match &**handle::comm(comm)? {
         Comm::Host(_) => Ok(distance(&team, rank)),
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclTeamRankToLsa(g.library, g.real, team, rank) },
+        Comm::Genuine(g) => unsafe { g.with(|l, real| forward::ncclTeamRankToLsa(l, real, team, rank)) },
     };
     or(-1, found())
 }

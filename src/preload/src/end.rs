@@ -13,8 +13,7 @@ use multiworld::nccl::types::*;
 pub unsafe fn ncclCommFinalize(comm: ncclComm_t) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
         Comm::Host(host) => host.finalize().map(|()| ncclSuccess),
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommFinalize(g.library, g.real) },
+        Comm::Genuine(g) => g.finalize(),
     }
 }
 
@@ -30,7 +29,7 @@ pub unsafe fn ncclCommDestroy(comm: ncclComm_t) -> Result<ncclResult_t> {
         }
         // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this
         // comes once.
-        Comm::Genuine(g) => unsafe { forward::ncclCommDestroy(g.library, g.real) },
+        Comm::Genuine(g) => g.destroy(),
     }
 }
 
@@ -47,7 +46,10 @@ pub unsafe fn ncclCommAbort(comm: ncclComm_t) -> Result<ncclResult_t> {
         }
         // SAFETY: this function's contract is that of the forwarded one; the handle was removed, so this
         // comes once.
-        Comm::Genuine(g) => unsafe { forward::ncclCommAbort(g.library, g.real) },
+        Comm::Genuine(g) => {
+            g.abort();
+            Ok(ncclSuccess)
+        }
     }
 }
 
@@ -61,8 +63,7 @@ pub unsafe fn ncclCommRevoke(comm: ncclComm_t, revokeFlags: c_int) -> Result<ncc
             }
             host.revoke().map(|()| ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommRevoke(g.library, g.real, revokeFlags) },
+        Comm::Genuine(g) => g.revoke(revokeFlags),
     }
 }
 
@@ -77,7 +78,9 @@ pub unsafe fn ncclCommSuspend(comm: ncclComm_t, flags: c_int) -> Result<ncclResu
             host.suspend(true).map(|()| ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommSuspend(g.library, g.real, flags) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommSuspend", |l, real| forward::ncclCommSuspend(l, real, flags))
+        },
     }
 }
 
@@ -87,6 +90,6 @@ pub unsafe fn ncclCommResume(comm: ncclComm_t) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
         Comm::Host(host) => host.suspend(false).map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommResume(g.library, g.real) },
+        Comm::Genuine(g) => unsafe { g.call("ncclCommResume", |l, real| forward::ncclCommResume(l, real)) },
     }
 }

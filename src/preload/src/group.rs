@@ -4,7 +4,6 @@ use crate::config;
 use crate::genuine;
 use crate::host::join::{self, Task};
 use crate::host::run::{self, Queued};
-use crate::mode::{self, Mode};
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
 use std::cell::RefCell;
@@ -18,13 +17,22 @@ struct Group {
     depth: u32,
     calls: Vec<Queued>,
     tasks: Vec<Task>,
+    genuine: Vec<genuine::run::Queued>,
+    genuine_tasks: Vec<genuine::join::Task>,
     /// The first error of a call in the group. Its end returns it, and nothing of the group is started.
     error: Option<Error>,
 }
 
 impl Group {
     const fn new() -> Group {
-        Group { depth: 0, calls: Vec::new(), tasks: Vec::new(), error: None }
+        Group {
+            depth: 0,
+            calls: Vec::new(),
+            tasks: Vec::new(),
+            genuine: Vec::new(),
+            genuine_tasks: Vec::new(),
+            error: None,
+        }
     }
 
     /// What the outermost end starts; `None` at an inner one.
@@ -56,6 +64,16 @@ pub fn add_task(task: Task) {
     GROUP.with_borrow_mut(|group| group.tasks.push(task));
 }
 
+/// Keeps an operation of a genuine communicator for the end of the group.
+pub fn add_genuine(call: genuine::run::Queued) {
+    GROUP.with_borrow_mut(|group| group.genuine.push(call));
+}
+
+/// Keeps a genuine communicator in the making for the end of the group.
+pub fn add_genuine_task(task: genuine::join::Task) {
+    GROUP.with_borrow_mut(|group| group.genuine_tasks.push(task));
+}
+
 /// Makes the open group, if there is one, fail with this error.
 #[cold]
 pub fn poison(err: Error) -> Error {
@@ -70,9 +88,6 @@ pub fn poison(err: Error) -> Error {
 /// # Safety
 /// As NCCL's function.
 pub unsafe fn ncclGroupStart() -> Result<ncclResult_t> {
-    if let Mode::Genuine(library) = mode::get()? {
-        return genuine::group_start(library);
-    }
     GROUP.with_borrow_mut(|group| {
         let deeper = group.depth.checked_add(1);
         group.depth = deeper.ok_or_else(|| Error::usage("ncclGroupStart: too many open groups"))?;
@@ -83,42 +98,44 @@ pub unsafe fn ncclGroupStart() -> Result<ncclResult_t> {
 /// # Safety
 /// As NCCL's function.
 pub unsafe fn ncclGroupEnd() -> Result<ncclResult_t> {
-    if let Mode::Genuine(library) = mode::get()? {
-        return genuine::group_end(library);
-    }
     let Some(group) = GROUP.with_borrow_mut(|group| group.end("ncclGroupEnd"))? else {
         return Ok(ncclSuccess);
     };
     if let Some(e) = group.error {
         group.tasks.into_iter().for_each(Task::cancel);
+        group.genuine_tasks.into_iter().for_each(genuine::join::Task::cancel);
         return Err(e);
     }
     let made = join::run_all(group.tasks);
+    let genuine_made = genuine::join::run_all(group.genuine_tasks);
     // Also after an error: the other ranks of those communicators do not know of it.
     let ran = run::run_group(group.calls);
-    made.and_then(|result| ran.map(|()| result))
+    let genuine_ran = genuine::run::run_group(group.genuine);
+    let all = [made?, genuine_made?, ran.map(|()| ncclSuccess)?, genuine_ran?];
+    Ok(if all.contains(&ncclInProgress) { ncclInProgress } else { ncclSuccess })
 }
 
 /// # Safety
 /// As NCCL's function.
 pub unsafe fn ncclGroupSimulateEnd(simInfo: *mut ncclSimInfo_t) -> Result<ncclResult_t> {
-    if let Mode::Genuine(library) = mode::get()? {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe { genuine::group_simulate_end(library, simInfo) };
-    }
     // SAFETY: NULL or a struct of this kind by NCCL's contract.
     let checked = unsafe { config::check_sim_info(simInfo) };
     let Some(group) = GROUP.with_borrow_mut(|group| group.end("ncclGroupSimulateEnd"))? else {
         return checked.map(|()| ncclSuccess);
     };
-    let has_tasks = !group.tasks.is_empty();
+    let has_tasks = !group.tasks.is_empty() || !group.genuine_tasks.is_empty();
     group.tasks.into_iter().for_each(Task::cancel);
+    group.genuine_tasks.into_iter().for_each(genuine::join::Task::cancel);
     if let Some(e) = group.error {
         return Err(e);
     }
     checked?;
     if has_tasks {
         return Err(Error::usage("ncclGroupSimulateEnd: making communicators cannot be simulated"));
+    }
+    if !group.genuine.is_empty() {
+        // SAFETY: checked above.
+        return unsafe { genuine::run::simulate(group.genuine, simInfo) };
     }
     if !simInfo.is_null() {
         // There is no model of time for host memory: nothing is promised.

@@ -49,21 +49,20 @@ pub unsafe fn ncclGetErrorString(result: ncclResult_t) -> *const c_char {
 pub unsafe fn ncclGetLastError(comm: ncclComm_t) -> *const c_char {
     let comm = handle::comm(comm).ok();
     let comm = comm.as_ref().map(|c| &***c);
-    if let Some(Comm::Host(host)) = comm
-        && let Err(e) = host.async_error()
-    {
+    let failed = match comm {
+        Some(Comm::Host(host)) => host.async_error().err(),
+        Some(Comm::Genuine(g)) => g.async_error().err(),
+        None => None,
+    };
+    if let Some(e) = failed {
         return boundary::give_out(&e.text);
     }
     let ours = boundary::last_text();
     if ours.is_empty()
         && let Some(library) = genuine()
     {
-        let real = match comm {
-            Some(Comm::Genuine(g)) => g.real,
-            _ => std::ptr::null_mut(),
-        };
-        // SAFETY: NULL or a communicator of the library.
-        if let Ok(theirs) = unsafe { forward::ncclGetLastError(library, real) } {
+        // SAFETY: NULL asks for this thread's last error.
+        if let Ok(theirs) = unsafe { forward::ncclGetLastError(library, std::ptr::null_mut()) } {
             return theirs;
         }
     }

@@ -128,7 +128,9 @@ pub unsafe fn ncclCommRegister(
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommRegister(g.library, g.real, buff, size, handle) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommRegister", |l, real| forward::ncclCommRegister(l, real, buff, size, handle))
+        },
     }
 }
 
@@ -138,7 +140,9 @@ pub unsafe fn ncclCommDeregister(comm: ncclComm_t, handle: *mut c_void) -> Resul
     match &**handle::comm(comm)? {
         Comm::Host(host) => deregister(host, comm, handle.addr(), "handle", false).map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommDeregister(g.library, g.real, handle) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommDeregister", |l, real| forward::ncclCommDeregister(l, real, handle))
+        },
     }
 }
 
@@ -165,7 +169,9 @@ pub unsafe fn ncclCommWindowRegister(
         }
         // SAFETY: this function's contract is that of the forwarded one.
         Comm::Genuine(g) => unsafe {
-            forward::ncclCommWindowRegister(g.library, g.real, buff, size, win, winFlags)
+            g.call("ncclCommWindowRegister", |l, real| {
+                forward::ncclCommWindowRegister(l, real, buff, size, win, winFlags)
+            })
         },
     }
 }
@@ -178,7 +184,9 @@ pub unsafe fn ncclCommWindowDeregister(comm: ncclComm_t, win: ncclWindow_t) -> R
         Comm::Host(_) if win.is_null() => Ok(ncclSuccess),
         Comm::Host(host) => deregister(host, comm, win.addr(), "win", true).map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommWindowDeregister(g.library, g.real, win) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommWindowDeregister", |l, real| forward::ncclCommWindowDeregister(l, real, win))
+        },
     }
 }
 
@@ -199,6 +207,8 @@ pub unsafe fn ncclWinGetUserPtr(
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclWinGetUserPtr(g.library, g.real, win, outUserPtr) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclWinGetUserPtr", |l, real| forward::ncclWinGetUserPtr(l, real, win, outUserPtr))
+        },
     }
 }

@@ -9,7 +9,7 @@ use multiworld::config::log_level;
 use multiworld::error::{Error, Result};
 use multiworld::nccl::{Library, loader};
 use multiworld::observe::log;
-use multiworld::sync::OnceLock;
+use multiworld::sync::{Arc, OnceLock};
 use multiworld::sys::dylib::Dylib;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub enum Mode {
     /// Worlds on host memory.
     Host,
     /// The genuine NCCL.
-    Genuine(&'static Library),
+    Genuine(&'static Arc<Library>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

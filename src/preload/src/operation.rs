@@ -3,7 +3,7 @@
 use crate::comm::Comm;
 use crate::cuda::Stream;
 use crate::host::run;
-use crate::{config, group, handle};
+use crate::{config, genuine, group, handle};
 use core::ffi::{c_int, c_void};
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
@@ -89,7 +89,7 @@ unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclR
                 run::post(host, stream, &posted).map(|()| ncclSuccess)
             }
             // SAFETY: by this function's contract.
-            Comm::Genuine(g) => unsafe { g.operation(stream, &posted) },
+            Comm::Genuine(g) => unsafe { genuine::run::post(g, stream, &posted) },
         }
     };
     body().map_err(group::poison)

@@ -26,7 +26,9 @@ pub unsafe fn ncclCommCount(comm: ncclComm_t, count: *mut c_int) -> Result<ncclR
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommCount(g.library, g.real, count) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommCount", |l, real| forward::ncclCommCount(l, real, count))
+        },
     }
 }
 
@@ -40,7 +42,9 @@ pub unsafe fn ncclCommUserRank(comm: ncclComm_t, rank: *mut c_int) -> Result<ncc
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommUserRank(g.library, g.real, rank) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommUserRank", |l, real| forward::ncclCommUserRank(l, real, rank))
+        },
     }
 }
 
@@ -55,7 +59,9 @@ pub unsafe fn ncclCommCuDevice(comm: ncclComm_t, device: *mut c_int) -> Result<n
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommCuDevice(g.library, g.real, device) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommCuDevice", |l, real| forward::ncclCommCuDevice(l, real, device))
+        },
     }
 }
 
@@ -69,8 +75,12 @@ pub unsafe fn ncclCommGetAsyncError(comm: ncclComm_t, asyncError: *mut ncclResul
             out.set(host.async_error().map_or_else(|e| result::code(e.code), |()| ncclSuccess));
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommGetAsyncError(g.library, g.real, asyncError) },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            let out = unsafe { Out::new(asyncError, "asyncError") }?;
+            out.set(g.async_error().map_or_else(|e| result::code(e.code), |()| ncclSuccess));
+            Ok(ncclSuccess)
+        }
     }
 }
 
@@ -95,7 +105,9 @@ pub unsafe fn ncclCommMemStats(
             Ok(ncclSuccess)
         }
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommMemStats(g.library, g.real, stat, value) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommMemStats", |l, real| forward::ncclCommMemStats(l, real, stat, value))
+        },
     }
 }
 
@@ -137,7 +149,9 @@ pub unsafe fn ncclCommQueryProperties(comm: ncclComm_t, props: *mut c_void) -> R
         // SAFETY: begins with its size by NCCL's contract.
         Comm::Host(host) => unsafe { properties(host, props) }.map(|()| ncclSuccess),
         // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommQueryProperties(g.library, g.real, props) },
+        Comm::Genuine(g) => unsafe {
+            g.call("ncclCommQueryProperties", |l, real| forward::ncclCommQueryProperties(l, real, props))
+        },
     }
 }
 

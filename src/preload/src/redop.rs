@@ -5,6 +5,7 @@
 
 use crate::arg::{self, Out};
 use crate::comm::Comm;
+use crate::genuine::forward;
 use crate::handle;
 use core::ffi::c_void;
 use multiworld::error::{Error, Result};
@@ -112,8 +113,12 @@ pub unsafe fn ncclRedOpCreatePreMulSum(
     let owner = handle::comm(comm)?;
     let host = match &**owner {
         Comm::Host(host) => host,
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => return unsafe { g.create_redop(op, scalar, datatype, residence) },
+        Comm::Genuine(g) => {
+            return g.call("ncclRedOpCreatePreMulSum", |l, real| {
+                // SAFETY: a live handle, entered; otherwise this function's contract.
+                unsafe { forward::ncclRedOpCreatePreMulSum(l, op, scalar, datatype, residence, real) }
+            });
+        }
     };
     // SAFETY: writable by NCCL's contract.
     let out = unsafe { Out::new(op, "op") }?;
@@ -137,8 +142,12 @@ pub unsafe fn ncclRedOpCreatePreMulSum(
 pub unsafe fn ncclRedOpDestroy(op: ncclRedOp_t, comm: ncclComm_t) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
         Comm::Host(host) => host.redops.remove(op).map(|()| ncclSuccess),
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { g.destroy_redop(op) },
+        Comm::Genuine(g) => {
+            g.call("ncclRedOpDestroy", |l, real| {
+                // SAFETY: a live handle, entered.
+                unsafe { forward::ncclRedOpDestroy(l, op, real) }
+            })
+        }
     }
 }
 

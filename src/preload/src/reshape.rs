@@ -15,7 +15,6 @@ use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
 use multiworld::sync::Arc;
 use multiworld::world::World;
-use std::ptr;
 
 /// # Safety
 /// As NCCL's function.
@@ -30,11 +29,9 @@ pub unsafe fn ncclCommSplit(
         let parent = handle::comm(comm)?;
         let parent = match &**parent {
             Comm::Host(host) => host,
-            // SAFETY: this function's contract is that of the forwarded one.
+            // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
             Comm::Genuine(g) => unsafe {
-                return genuine::create(g.library, newcomm, |out| {
-                    forward::ncclCommSplit(g.library, g.real, color, key, out, config)
-                });
+                return genuine::join::split(g, color, key, Out::new(newcomm, "newcomm")?, config);
             },
         };
         // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
@@ -63,12 +60,15 @@ pub unsafe fn ncclCommShrink(
         let parent = handle::comm(comm)?;
         let parent = match &**parent {
             Comm::Host(host) => host,
-            // SAFETY: this function's contract is that of the forwarded one.
+            // SAFETY: writable, a list as long as stated, and a configuration or NULL, by NCCL's contract.
             Comm::Genuine(g) => unsafe {
-                let (list, count) = (excludeRanksList, excludeRanksCount);
-                return genuine::create(g.library, newcomm, |out| {
-                    forward::ncclCommShrink(g.library, g.real, list, count, out, config, shrinkFlags)
-                });
+                let out = Out::new(newcomm, "newcomm")?;
+                let n = usize::try_from(excludeRanksCount).unwrap_or_default();
+                if excludeRanksList.is_null() || n == 0 {
+                    return Err(Error::argument("excludeRanksList: no ranks in it"));
+                }
+                let list = (0..n).map(|at| excludeRanksList.add(at).read()).collect();
+                return genuine::join::shrink(g, list, out, config, shrinkFlags);
             },
         };
         // SAFETY: writable, and a configuration or NULL, by NCCL's contract.
@@ -124,8 +124,17 @@ pub unsafe fn ncclCommGetUniqueId(comm: ncclComm_t, uniqueId: *mut ncclUniqueId)
             out.set(id::encode(&Parts { head: [0; id::HEAD], world }));
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { forward::ncclCommGetUniqueId(g.library, g.real, uniqueId) },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            let out = unsafe { Out::new(uniqueId, "uniqueId") }?;
+            let mut genuine = ncclUniqueId { internal: [0; 128] };
+            let answer = g.call("ncclCommGetUniqueId", |l, real| {
+                // SAFETY: a live handle, entered; the id is writable.
+                unsafe { forward::ncclCommGetUniqueId(l, real, &mut genuine) }
+            })?;
+            out.set(genuine::join::with_world(&id::bytes(&genuine))?);
+            Ok(answer)
+        }
     }
 }
 
@@ -143,21 +152,23 @@ pub unsafe fn ncclCommGrow(
     config: *mut ncclConfig_t,
 ) -> Result<ncclResult_t> {
     let parent = if comm.is_null() { None } else { Some(handle::comm(comm).map_err(group::poison)?) };
-    let library = match parent.as_ref().map(|p| &***p) {
-        Some(Comm::Genuine(g)) => Some((g.library, g.real)),
+    let theirs = match parent.as_ref().map(|p| &***p) {
+        Some(Comm::Genuine(g)) => Some((g.comm()?.library().clone(), Some(g))),
         Some(Comm::Host(_)) => None,
         None => match mode::get()? {
-            Mode::Genuine(library) => Some((library, ptr::null_mut())),
+            Mode::Genuine(library) => Some((library.clone(), None)),
             Mode::Host => None,
         },
     };
-    if let Some((library, real)) = library {
-        // SAFETY: this function's contract is that of the forwarded one.
-        return unsafe {
-            genuine::create(library, newcomm, |out| {
-                forward::ncclCommGrow(library, real, nRanks, uniqueId, rank, out, config)
-            })
+    if let Some((library, parent)) = theirs {
+        let body = || {
+            // SAFETY: writable, an id or NULL, and a configuration or NULL, by NCCL's contract.
+            unsafe {
+                let (out, id) = (Out::new(newcomm, "newcomm")?, uniqueId.as_ref().copied());
+                genuine::join::grow(&library, parent, nRanks, id, rank, out, config)
+            }
         };
+        return body().map_err(group::poison);
     }
     let host = match parent.as_ref().map(|p| &***p) {
         Some(Comm::Host(host)) => Some(host),

@@ -1,169 +1,242 @@
-//! Communicators of the genuine NCCL.
+//! Communicators of the genuine NCCL: each one behind a [`Comm`], which never blocks inside, and watched by a world
+//! with the same members, which notices what NCCL does not.
 //!
-//! The application's handle is ours, and what it asks for is forwarded ([`forward`]). Functions without a
-//! communicator are forwarded by whoever implements them.
+//! | module | does |
+//! |---|---|
+//! | `join` | making communicators: from ids, from others, at once, in the background, when a group ends |
+//! | `run` | operations, alone and in groups |
+//! | `ward` | what the end of the world means for the communicator |
+//! | `config` | the caller's configuration, made non-blocking |
+//! | `forward` | the library's functions by name |
 
+pub mod config;
 pub mod forward;
+pub mod join;
+pub mod run;
+pub mod ward;
 
-use crate::comm::Comm;
-use crate::cuda::Stream;
-use crate::handle;
-use crate::operation::Posted;
-use multiworld::error::Result;
-use multiworld::nccl::Library;
+use multiworld::error::{Code, Error, Extent, Result};
 use multiworld::nccl::types::*;
-use multiworld::types::OpKind;
-use std::ffi::c_void;
-use std::ptr;
+use multiworld::nccl::{Comm, Library, Outcome};
+use multiworld::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use multiworld::sync::{Arc, Condvar, Mutex, OnceLock};
+use multiworld::world::World;
+use std::time::{Duration, Instant};
 
 /// One rank of one communicator.
 pub struct Communicator {
-    /// Whose it is.
-    pub library: &'static Library,
-    /// What the library calls it.
-    pub real: ncclComm_t,
+    /// Functions wait until they are done, as far as NCCL's own do.
+    pub blocking: bool,
+    /// The same on all ranks of it, and different from other communicators': the order of launches in a group.
+    pub clique: u64,
+    /// -1 where only NCCL knows.
+    rank: i32,
+    /// What making it came to; empty while it goes on.
+    made: OnceLock<Result<Arc<Comm>>>,
+    /// The world that watches it; empty while nobody does.
+    world: OnceLock<Arc<World>>,
+    /// Joining the world has ended, however it did.
+    watched: Mutex<bool>,
+    changed: Condvar,
+    /// Aborted, maybe before it was made.
+    abandoned: AtomicBool,
+    /// Revoked by this rank: refused here, because NCCL's own refusal would count as a failure.
+    revoked: AtomicBool,
+    /// Communicators made from it.
+    children: AtomicU32,
 }
 
-// SAFETY: the pointer is a token for the library's functions, which may be called from any thread, one at a
-// time per communicator: that is the application's promise, as with NCCL.
-unsafe impl Send for Communicator {}
-// SAFETY: as above.
-unsafe impl Sync for Communicator {}
-
-/// Lets the library make a communicator, and gives the application a handle for it.
-///
-/// # Safety
-/// `out` is NULL or writable; `make` is one of the library's functions that write a communicator.
-pub unsafe fn create(
-    library: &'static Library,
-    out: *mut ncclComm_t,
-    make: impl FnOnce(*mut ncclComm_t) -> Result<ncclResult_t>,
-) -> Result<ncclResult_t> {
-    // SAFETY: writable by this function's contract.
-    let out = unsafe { crate::arg::Out::new(out, "comm") }?;
-    out.set(ptr::null_mut());
-    let mut real = ptr::null_mut();
-    let result = make(&mut real)?;
-    if !real.is_null() {
-        out.set(handle::issue_comm(Comm::Genuine(multiworld::sync::Arc::new(Communicator {
-            library,
-            real,
-        })))?);
-    }
-    Ok(result)
+/// How long calls on it may take that NCCL carries out in the background.
+pub fn patience() -> Result<Duration> {
+    Ok(crate::config::world_config()?.timeout)
 }
 
 impl Communicator {
-    /// Forwards an operation.
-    ///
-    /// # Safety
-    /// As NCCL's functions.
-    pub unsafe fn operation(&self, stream: Stream, p: &Posted) -> Result<ncclResult_t> {
-        let Posted { sendbuff, recvbuff, count, datatype, peer, config, .. } = *p;
-        let op = p.op.unwrap_or(ncclSum);
-        let (l, c) = (self.library, self.real);
-        // SAFETY: by this function's contract.
-        unsafe {
-            match (p.kind, config.is_null()) {
-                (OpKind::PointToPoint, _) if p.send => {
-                    forward::ncclSend(l, sendbuff, count, datatype, peer, c, stream)
-                }
-                (OpKind::PointToPoint, _) => forward::ncclRecv(l, recvbuff, count, datatype, peer, c, stream),
-                (OpKind::Broadcast, true) => {
-                    forward::ncclBroadcast(l, sendbuff, recvbuff, count, datatype, peer, c, stream)
-                }
-                (OpKind::Broadcast, false) => forward::ncclBroadcastConfig(
-                    l, sendbuff, recvbuff, count, datatype, peer, c, stream, config,
-                ),
-                (OpKind::Reduce, true) => {
-                    forward::ncclReduce(l, sendbuff, recvbuff, count, datatype, op, peer, c, stream)
-                }
-                (OpKind::Reduce, false) => forward::ncclReduceConfig(
-                    l, sendbuff, recvbuff, count, datatype, op, peer, c, stream, config,
-                ),
-                (OpKind::AllReduce, true) => {
-                    forward::ncclAllReduce(l, sendbuff, recvbuff, count, datatype, op, c, stream)
-                }
-                (OpKind::AllReduce, false) => forward::ncclAllReduceConfig(
-                    l, sendbuff, recvbuff, count, datatype, op, c, stream, config,
-                ),
-                (OpKind::AllGather, true) => {
-                    forward::ncclAllGather(l, sendbuff, recvbuff, count, datatype, c, stream)
-                }
-                (OpKind::AllGather, false) => {
-                    forward::ncclAllGatherConfig(l, sendbuff, recvbuff, count, datatype, c, stream, config)
-                }
-                (OpKind::ReduceScatter, true) => {
-                    forward::ncclReduceScatter(l, sendbuff, recvbuff, count, datatype, op, c, stream)
-                }
-                (OpKind::ReduceScatter, false) => forward::ncclReduceScatterConfig(
-                    l, sendbuff, recvbuff, count, datatype, op, c, stream, config,
-                ),
-                (OpKind::AllToAll, true) => {
-                    forward::ncclAlltoAll(l, sendbuff, recvbuff, count, datatype, c, stream)
-                }
-                (OpKind::AllToAll, false) => {
-                    forward::ncclAlltoAllConfig(l, sendbuff, recvbuff, count, datatype, c, stream, config)
-                }
-                (OpKind::Gather, true) => {
-                    forward::ncclGather(l, sendbuff, recvbuff, count, datatype, peer, c, stream)
-                }
-                (OpKind::Gather, false) => {
-                    forward::ncclGatherConfig(l, sendbuff, recvbuff, count, datatype, peer, c, stream, config)
-                }
-                (OpKind::Scatter, true) => {
-                    forward::ncclScatter(l, sendbuff, recvbuff, count, datatype, peer, c, stream)
-                }
-                (OpKind::Scatter, false) => forward::ncclScatterConfig(
-                    l, sendbuff, recvbuff, count, datatype, peer, c, stream, config,
-                ),
-                (OpKind::Barrier, _) => Err(l.missing("barrier")),
+    fn new(blocking: bool, clique: u64, rank: i32) -> Arc<Communicator> {
+        Arc::new(Communicator {
+            blocking,
+            clique,
+            rank,
+            made: OnceLock::new(),
+            world: OnceLock::new(),
+            watched: Mutex::new(false),
+            changed: Condvar::new(),
+            abandoned: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
+            children: AtomicU32::new(0),
+        })
+    }
+
+    /// The communicator behind it.
+    #[inline]
+    pub fn comm(&self) -> Result<&Arc<Comm>> {
+        match self.made.get() {
+            Some(Ok(comm)) => Ok(comm),
+            Some(Err(e)) => Err(e.clone()),
+            None => Err(Error::argument("comm: it is still joining; ncclCommGetAsyncError says when it has")),
+        }
+    }
+
+    /// The same, for operations.
+    #[inline]
+    pub fn ready(&self) -> Result<&Arc<Comm>> {
+        if self.revoked.load(Ordering::Relaxed) {
+            return Err(Error::usage("comm: it was revoked; only destroy, split, shrink and abort are left"));
+        }
+        self.comm()
+    }
+
+    /// Calls the library on it, one thread at a time. What NCCL carries out in the background is waited for if the
+    /// communicator is blocking, until it breaks or the time is up.
+    pub fn call(
+        &self,
+        what: &str,
+        body: impl FnOnce(&Library, ncclComm_t) -> Result<ncclResult_t>,
+    ) -> Result<ncclResult_t> {
+        let comm = self.ready()?;
+        let mut missing = None;
+        let outcome = comm.call(what, |_, real| match body(comm.library(), real) {
+            Ok(result) => Some(result),
+            Err(e) => {
+                missing = Some(e);
+                None
+            }
+        });
+        if let Some(e) = missing {
+            return Err(e);
+        }
+        self.finish(comm, outcome?)
+    }
+
+    /// Waits for what goes on in the background, or says that it does.
+    #[inline]
+    pub fn finish(&self, comm: &Comm, outcome: Outcome) -> Result<ncclResult_t> {
+        match outcome {
+            Outcome::Done => Ok(ncclSuccess),
+            Outcome::Pending if !self.blocking => Ok(ncclInProgress),
+            Outcome::Pending => {
+                comm.settle(outcome, Instant::now() + patience()?)?;
+                Ok(ncclSuccess)
             }
         }
     }
 
-    /// Makes a reduction.
-    ///
-    /// # Safety
-    /// As NCCL's function.
-    pub unsafe fn create_redop(
-        &self,
-        op: *mut ncclRedOp_t,
-        scalar: *mut c_void,
-        datatype: ncclDataType_t,
-        residence: ncclScalarResidence_t,
-    ) -> Result<ncclResult_t> {
-        // SAFETY: by this function's contract.
-        unsafe { forward::ncclRedOpCreatePreMulSum(self.library, op, scalar, datatype, residence, self.real) }
+    /// Asks the library something that cannot fail.
+    pub fn with<T>(&self, body: impl FnOnce(&Library, ncclComm_t) -> Result<T>) -> Result<T> {
+        let comm = self.comm()?;
+        comm.with(|real| body(comm.library(), real))?
     }
 
-    /// Destroys a reduction.
-    ///
-    /// # Safety
-    /// As NCCL's function.
-    pub unsafe fn destroy_redop(&self, op: ncclRedOp_t) -> Result<ncclResult_t> {
-        // SAFETY: by this function's contract.
-        unsafe { forward::ncclRedOpDestroy(self.library, op, self.real) }
+    /// What the application is told that its own calls did not tell.
+    pub fn async_error(&self) -> Result<()> {
+        let in_progress =
+            || Err(Error::new(Code::InProgress, Extent::Operation, "comm: NCCL is at work on it"));
+        let comm = match self.made.get() {
+            None => return in_progress(),
+            Some(Err(e)) => return Err(e.clone()),
+            Some(Ok(comm)) => comm,
+        };
+        if let Some(e) = comm.error() {
+            return Err(e);
+        }
+        match comm.poll()? {
+            Outcome::Done => Ok(()),
+            Outcome::Pending => in_progress(),
+        }
     }
-}
 
-/// Opens a group.
-pub fn group_start(library: &Library) -> Result<ncclResult_t> {
-    // SAFETY: no arguments.
-    unsafe { forward::ncclGroupStart(library) }
-}
+    /// The world that watches it, once it does.
+    pub fn world(&self) -> Option<&Arc<World>> {
+        self.world.get()
+    }
 
-/// Closes a group.
-pub fn group_end(library: &Library) -> Result<ncclResult_t> {
-    // SAFETY: no arguments.
-    unsafe { forward::ncclGroupEnd(library) }
-}
+    /// Making it has ended.
+    fn settle(&self, made: Result<Arc<Comm>>) {
+        // Set once, by whoever made it.
+        let _ = self.made.set(made);
+        drop(self.watched.lock());
+        self.changed.notify_all();
+        // SeqCst, as in `abort`: one of the two sees what the other one did first.
+        if self.abandoned.load(Ordering::SeqCst) {
+            self.end();
+        }
+    }
 
-/// Closes a group without running it.
-///
-/// # Safety
-/// As NCCL's function.
-pub unsafe fn group_simulate_end(library: &Library, info: *mut ncclSimInfo_t) -> Result<ncclResult_t> {
-    // SAFETY: by this function's contract.
-    unsafe { forward::ncclGroupSimulateEnd(library, info) }
+    /// Joining the world has ended.
+    fn settle_world(&self) {
+        *self.watched.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until both making it and joining its world have ended, or until `until`.
+    fn wait_settled(&self, until: Instant) {
+        let mut watched = self.watched.lock();
+        while self.made.get().is_none() || !*watched {
+            if self.changed.wait_until(&mut watched, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    fn end(&self) {
+        if let Some(Ok(comm)) = self.made.get() {
+            let text = format!("communicator '{}' was aborted by this rank", comm.name());
+            comm.end(&Error::new(Code::Aborted, Extent::World, text));
+        }
+    }
+
+    /// Ends everything here at once; what cannot be freed in time is leaked and reported. The peers learn of it.
+    pub fn abort(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.end();
+        if let Some(world) = self.world.get() {
+            world.abort();
+        }
+        if let Some(Ok(comm)) = self.made.get()
+            && let Err(e) = comm.wait_over()
+        {
+            // Counted and reported already. The application gets no error: it could do nothing about it but die.
+            tracing::debug!("{e}");
+        }
+    }
+
+    /// Begins to end it in good order, together with the other ranks.
+    pub fn finalize(&self) -> Result<ncclResult_t> {
+        let comm = self.ready()?;
+        let outcome = comm.finalize()?;
+        self.finish(comm, outcome)
+    }
+
+    /// Finalizes unless that has been done, and frees. Gone whatever this answers.
+    pub fn destroy(&self) -> Result<ncclResult_t> {
+        // A world that is still being joined would outlive its communicator.
+        self.wait_settled(Instant::now() + patience()?);
+        let Some(Ok(comm)) = self.made.get() else { return Ok(ncclSuccess) };
+        let destroyed = comm.destroy(Instant::now() + patience()?);
+        if let Some(world) = self.world.get() {
+            // The communicator is gone; the world has nothing under way.
+            if let Err(e) = world.destroy() {
+                tracing::debug!("{e}");
+            }
+        }
+        match destroyed {
+            Ok(()) => Ok(ncclSuccess),
+            // What is leaked has been reported, and who destroys a broken communicator knows that it is.
+            Err(e) if e.code == Code::System => Ok(ncclSuccess),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends what is under way here; the communicator can still be split and shrunk.
+    pub fn revoke(&self, flags: i32) -> Result<ncclResult_t> {
+        if self.revoked.load(Ordering::Relaxed) {
+            return Err(Error::argument("comm: it has been revoked already"));
+        }
+        let answer = self.call("ncclCommRevoke", |library, real| {
+            // SAFETY: a live handle, entered.
+            unsafe { forward::ncclCommRevoke(library, real, flags) }
+        })?;
+        self.revoked.store(true, Ordering::Relaxed);
+        Ok(answer)
+    }
 }
