@@ -98,6 +98,7 @@ exports! {
         Subject::Nothing => |call| query::error_string(call, code);
     Query GetLastError(ncclGetLastError, pncclGetLastError)(_comm: CommPointer) -> *const c_char,
         Subject::Nothing => |call| query::last_error(call);
+    #[cfg(not(nccl_old))]
     Query ResetDebugInit(ncclResetDebugInit, pncclResetDebugInit)() -> (),
         Subject::Nothing => |call| query::reset_debug(call);
     Init CommInitRank(ncclCommInitRank, pncclCommInitRank)(

@@ -35,6 +35,7 @@ pub fn run(comm: &Comm, operations: &[Operation]) {
     let Some(mesh) = guard.as_mut() else { return };
     let mut running: Vec<Running> =
         operations.iter().map(|operation| start(operation, comm.rank, comm.ranks, mesh)).collect();
+    let mut pending = usize::MAX;
     loop {
         if comm.stop.is_raised() {
             return;
@@ -47,10 +48,12 @@ pub fn run(comm: &Comm, operations: &[Operation]) {
                 return;
             }
         }
-        if running.iter().all(Running::is_done) && mesh.is_flushed() {
+        let before = std::mem::replace(&mut pending, running.iter().map(Running::pending).sum());
+        if pending == 0 && mesh.is_flushed() {
             break;
         }
-        mesh.step(&comm.stop, -1);
+        // What was taken may be what another operation of the launch waits for, so that is looked at first.
+        mesh.step(&comm.stop, if pending < before { 0 } else { -1 });
     }
     running.iter().for_each(|one| one.write(comm.rank, comm.ranks));
 }
@@ -160,8 +163,9 @@ unsafe fn copy_in(address: usize, length: usize) -> Vec<u8> {
 }
 
 impl Running<'_> {
-    fn is_done(&self) -> bool {
-        self.awaited.is_empty() && self.unconfirmed.is_empty()
+    /// How much it waits for.
+    fn pending(&self) -> usize {
+        self.awaited.len() + self.unconfirmed.len()
     }
 
     /// Takes what has come. False when a peer meant another operation.

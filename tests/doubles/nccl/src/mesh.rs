@@ -63,7 +63,10 @@ pub struct Mesh {
 
 struct Link {
     stream: UnixStream,
+    /// The peer may still have said something.
     open: bool,
+    /// The peer may still hear something. What it said before it went is read all the same.
+    heard: bool,
     header: [u8; FRAME],
     header_have: usize,
     body: Option<Body>,
@@ -91,7 +94,7 @@ impl Mesh {
             let Some(stream) = stream else { return Ok(None) };
             stream.set_nonblocking(true)?;
             let (header, outgoing) = ([0; FRAME], VecDeque::new());
-            Ok(Some(Link { stream, open: true, header, header_have: 0, body: None, outgoing }))
+            Ok(Some(Link { stream, open: true, heard: true, header, header_have: 0, body: None, outgoing }))
         };
         Ok(Mesh {
             rank,
@@ -153,11 +156,11 @@ impl Mesh {
 
     /// Whether everything queued is on its way, as far as peers live.
     pub fn is_flushed(&self) -> bool {
-        self.links.iter().flatten().all(|link| link.outgoing.is_empty() || !link.open)
+        self.links.iter().flatten().all(|link| link.outgoing.is_empty() || !link.heard)
     }
 
     fn link(&mut self, peer: usize) -> Option<&mut Link> {
-        self.links.get_mut(peer).and_then(Option::as_mut).filter(|link| link.open)
+        self.links.get_mut(peer).and_then(Option::as_mut).filter(|link| link.heard)
     }
 
     /// Moves what can be moved, and waits until more can be or the abort flag is raised, for at most `limit`
@@ -178,7 +181,7 @@ impl Mesh {
         }
         let mut waits = vec![libc::pollfd { fd: stop.fd(), events: libc::POLLIN, revents: 0 }];
         for link in self.links.iter().flatten().filter(|link| link.open) {
-            let writing = if link.outgoing.is_empty() { 0 } else { libc::POLLOUT };
+            let writing = if link.outgoing.is_empty() || !link.heard { 0 } else { libc::POLLOUT };
             let fd = link.stream.as_raw_fd();
             waits.push(libc::pollfd { fd, events: libc::POLLIN | writing, revents: 0 });
         }
@@ -208,10 +211,10 @@ impl Link {
         self.outgoing.push_back(Outgoing { header, payload, sent: 0 });
     }
 
-    /// Writes as much as the connection takes. True when something was written.
+    /// Writes as much as the connection takes. True when something changed.
     fn write(&mut self) -> bool {
         let mut moved = false;
-        while self.open {
+        while self.heard {
             let Some(next) = self.outgoing.front_mut() else { break };
             let rest = match next.sent.checked_sub(FRAME) {
                 None => next.header.get(next.sent..),
@@ -232,13 +235,16 @@ impl Link {
                     moved = true;
                 }
                 Err(_) if is_pause() => break,
-                Err(_) => self.open = false,
+                Err(_) => {
+                    self.heard = false;
+                    moved = true;
+                }
             }
         }
         moved
     }
 
-    /// Reads what has arrived. True when something was read.
+    /// Reads what has arrived. True when something changed.
     fn read(&mut self, mut deliver: impl FnMut(Tag, Option<Message>)) -> bool {
         let mut moved = false;
         while self.open {
@@ -264,6 +270,7 @@ impl Link {
                     Err(_) => self.open = false,
                 }
                 if !self.open {
+                    moved = true;
                     break;
                 }
             }

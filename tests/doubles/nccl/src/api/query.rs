@@ -32,6 +32,7 @@ pub fn last_error(_: &Call) -> *const c_char {
 }
 
 /// `ncclResetDebugInit`, which has nothing to reset.
+#[cfg(not(nccl_old))]
 pub fn reset_debug(_: &Call) {}
 
 /// `ncclCommGetAsyncError`, which also completes the pending job.
