@@ -189,10 +189,8 @@ impl Call {
         }
         group::note_error(code);
         // Every error but this one is fatal to the communicator.
-        if code != INVALID_ARGUMENT {
-            if let Some(comm) = self.shell.and_then(Shell::comm) {
-                comm.condemn(&format!("{} returned {code}", self.function.name()));
-            }
+        if let Some(comm) = self.shell.filter(|_| code != INVALID_ARGUMENT).and_then(Shell::comm) {
+            comm.condemn(&format!("{} returned {code}", self.function.name()));
         }
         code
     }

@@ -1,6 +1,6 @@
-//! A kernel: the operations of one launch on one communicator, carried out together. It posts everything that the
-//! peers need, waits for everything that it needs from them and for their word that they have what it sent (so
-//! that nothing completes without its peer), and then writes the results.
+//! A kernel: the operations of one launch on one communicator, carried out together. It posts everything that
+//! the peers need, waits for everything that it needs from them and for their word that they have what it
+//! sent (so that nothing completes without its peer), and then writes the results.
 
 use crate::comm::{Comm, Scalar};
 use crate::key::Key;
@@ -35,11 +35,11 @@ pub fn run(comm: &Comm, operations: &[Operation]) {
     let Some(mesh) = guard.as_mut() else { return };
     let mut running: Vec<Running> =
         operations.iter().map(|operation| start(operation, comm.rank, comm.ranks, mesh)).collect();
-    let mut pending = usize::MAX;
     loop {
         if comm.stop.is_raised() {
             return;
         }
+        let before: usize = running.iter().map(Running::left).sum();
         for one in &mut running {
             if !one.progress(mesh, comm.rank) {
                 // NCCL would hang or corrupt; the double hangs.
@@ -48,12 +48,13 @@ pub fn run(comm: &Comm, operations: &[Operation]) {
                 return;
             }
         }
-        let before = std::mem::replace(&mut pending, running.iter().map(Running::pending).sum());
-        if pending == 0 && mesh.is_flushed() {
+        if running.iter().all(Running::is_done) && mesh.is_flushed() {
             break;
         }
-        // What was taken may be what another operation of the launch waits for, so that is looked at first.
-        mesh.step(&comm.stop, if pending < before { 0 } else { -1 });
+        // What a rank receives from itself confirms its own send, for which no bytes will come.
+        if running.iter().map(Running::left).sum::<usize>() == before {
+            mesh.step(&comm.stop, -1);
+        }
     }
     running.iter().for_each(|one| one.write(comm.rank, comm.ranks));
 }
@@ -163,9 +164,12 @@ unsafe fn copy_in(address: usize, length: usize) -> Vec<u8> {
 }
 
 impl Running<'_> {
-    /// How much it waits for.
-    fn pending(&self) -> usize {
+    fn left(&self) -> usize {
         self.awaited.len() + self.unconfirmed.len()
+    }
+
+    fn is_done(&self) -> bool {
+        self.left() == 0
     }
 
     /// Takes what has come. False when a peer meant another operation.

@@ -53,7 +53,8 @@ fn a_kernel_that_hangs_leaves_at_abort() {
 
 #[test]
 fn init_fails_or_hangs() {
-    let _turn = turn("CommInitRank*@1=error:2;CommInitRank*@2=async:3;CommInitRank*@3=hang;CommInitRank*@4=async:1");
+    let _turn =
+        turn("CommInitRank*@1=error:2;CommInitRank*@2=async:3;CommInitRank*@3=hang;CommInitRank*@4=async:1");
     assert_eq!(begin(false), (2, NULL));
     let (code, comm) = begin(false);
     assert_eq!(done(comm, code), 3);

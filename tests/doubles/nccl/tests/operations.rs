@@ -32,20 +32,24 @@ fn collectives_that_reduce() {
         let own = &all[rank];
         // SAFETY: buffers of the stated sizes that outlive the operations.
         unsafe {
-            let code = ncclAllReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, comm, STREAM);
+            let code =
+                ncclAllReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(out[..COUNT], (0..COUNT).map(sum).collect::<Vec<_>>());
             let mut place = own.clone();
-            let code = ncclAllReduce(place.as_ptr().cast(), place.as_mut_ptr().cast(), COUNT, INT, 2, comm, STREAM);
+            let code =
+                ncclAllReduce(place.as_ptr().cast(), place.as_mut_ptr().cast(), COUNT, INT, 2, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(place[..COUNT], input(ranks - 1, COUNT), "in place, maximum");
             out.fill(-1);
             let root = ranks as c_int - 1;
-            let code = ncclReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, root, comm, STREAM);
+            let code =
+                ncclReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, root, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             let expected = if rank == ranks - 1 { (0..COUNT).map(sum).collect() } else { vec![-1; COUNT] };
             assert_eq!(out[..COUNT], expected);
-            let code = ncclReduceScatter(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, comm, STREAM);
+            let code =
+                ncclReduceScatter(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, 0, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(out[..COUNT], (rank * COUNT..(rank + 1) * COUNT).map(sum).collect::<Vec<_>>());
         }
@@ -65,7 +69,8 @@ fn collectives_that_move() {
         let first: Vec<i32> = (0..ranks).flat_map(|peer| block(peer, 0)).collect();
         // SAFETY: buffers of the stated sizes that outlive the operations.
         unsafe {
-            let code = ncclBroadcast(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, at, comm, STREAM);
+            let code =
+                ncclBroadcast(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, at, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(out[..COUNT], block(root, 0));
             let mut place = own.clone();
@@ -81,7 +86,8 @@ fn collectives_that_move() {
             let code = ncclGather(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, at, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(out, if rank == root { first } else { vec![-1; COUNT * ranks] });
-            let code = ncclScatter(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, at, comm, STREAM);
+            let code =
+                ncclScatter(own.as_ptr().cast(), out.as_mut_ptr().cast(), COUNT, INT, at, comm, STREAM);
             assert_eq!(done(comm, code), 0);
             assert_eq!(out[..COUNT], block(root, rank));
         }
@@ -120,7 +126,8 @@ fn own_operators_multiply_first() {
         // SAFETY: buffers of the stated sizes that outlive the operations.
         unsafe {
             assert_eq!(ncclRedOpCreatePreMulSum(&mut op, (&raw mut scalar).cast(), FLOAT, 1, comm), 0);
-            let code = ncclAllReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), 2, FLOAT, op, comm, STREAM);
+            let code =
+                ncclAllReduce(own.as_ptr().cast(), out.as_mut_ptr().cast(), 2, FLOAT, op, comm, STREAM);
             assert_eq!(done(comm, code), 0);
         }
         let weights = (ranks * (ranks + 1) / 2) as f32;

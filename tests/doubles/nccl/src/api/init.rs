@@ -45,8 +45,8 @@ pub unsafe fn get_unique_id(call: &Call, id: *mut UniqueId) -> Code {
 
 /// `ncclCommInitRank`, with or without a configuration, and `ncclCommInitRankScalable`.
 ///
-/// # Safety
-/// `newcomm` is NULL or writable, `ids` is NULL or an array of `count` ids, `config` is as in [`Config::read`].
+/// # Safety `newcomm` is NULL or writable, `ids` is NULL or an array of `count` ids, `config` is as in
+/// [`Config::read`].
 pub unsafe fn init_rank(
     call: &Call,
     newcomm: *mut CommPointer,

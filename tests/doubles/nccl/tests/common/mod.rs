@@ -62,7 +62,13 @@ unsafe extern "C" {
     pub safe fn ncclGetUniqueId(id: &mut Id) -> c_int;
     pub safe fn ncclGetLastError(comm: Comm) -> *const c_char;
     pub safe fn ncclCommInitRank(comm: &mut Comm, ranks: c_int, id: Id, rank: c_int) -> c_int;
-    pub fn ncclCommInitRankConfig(c: *mut Comm, ranks: c_int, id: Id, rank: c_int, config: *const Config) -> c_int;
+    pub fn ncclCommInitRankConfig(
+        c: *mut Comm,
+        ranks: c_int,
+        id: Id,
+        rank: c_int,
+        config: *const Config,
+    ) -> c_int;
     pub fn ncclCommInitAll(comms: *mut Comm, count: c_int, devices: *const c_int) -> c_int;
     pub safe fn ncclCommFinalize(comm: Comm) -> c_int;
     pub safe fn ncclCommDestroy(comm: Comm) -> c_int;
@@ -71,34 +77,81 @@ unsafe extern "C" {
     pub safe fn ncclCommGetAsyncError(comm: Comm, error: &mut c_int) -> c_int;
     pub safe fn ncclCommCount(comm: Comm, count: &mut c_int) -> c_int;
     pub safe fn ncclCommUserRank(comm: Comm, rank: &mut c_int) -> c_int;
-    pub fn ncclCommSplit(comm: Comm, color: c_int, key: c_int, new: *mut Comm, config: *const Config) -> c_int;
+    pub fn ncclCommSplit(
+        comm: Comm,
+        color: c_int,
+        key: c_int,
+        new: *mut Comm,
+        config: *const Config,
+    ) -> c_int;
     pub fn ncclCommShrink(
-        comm: Comm, excluded: *mut c_int, count: c_int, new: *mut Comm, config: *const Config, flags: c_int,
+        comm: Comm,
+        excluded: *mut c_int,
+        count: c_int,
+        new: *mut Comm,
+        config: *const Config,
+        flags: c_int,
     ) -> c_int;
     pub safe fn ncclCommGetUniqueId(comm: Comm, id: &mut Id) -> c_int;
     pub fn ncclCommGrow(
-        comm: Comm, ranks: c_int, id: *const Id, rank: c_int, new: *mut Comm, config: *const Config,
+        comm: Comm,
+        ranks: c_int,
+        id: *const Id,
+        rank: c_int,
+        new: *mut Comm,
+        config: *const Config,
     ) -> c_int;
     pub fn ncclCommQueryProperties(comm: Comm, properties: Mut) -> c_int;
     pub fn ncclMemAlloc(place: *mut Mut, size: usize) -> c_int;
     pub fn ncclMemFree(pointer: Mut) -> c_int;
     pub safe fn ncclGroupStart() -> c_int;
     pub safe fn ncclGroupEnd() -> c_int;
-    pub fn ncclRedOpCreatePreMulSum(op: *mut c_int, scalar: Mut, t: c_int, residence: c_int, comm: Comm) -> c_int;
+    pub fn ncclRedOpCreatePreMulSum(
+        op: *mut c_int,
+        scalar: Mut,
+        t: c_int,
+        residence: c_int,
+        comm: Comm,
+    ) -> c_int;
     pub safe fn ncclRedOpDestroy(op: c_int, comm: Comm) -> c_int;
     pub fn ncclSend(send: Ptr, count: usize, t: c_int, peer: c_int, comm: Comm, stream: Mut) -> c_int;
     pub fn ncclRecv(receive: Mut, count: usize, t: c_int, peer: c_int, comm: Comm, stream: Mut) -> c_int;
-    pub fn ncclAllReduce(s: Ptr, r: Mut, count: usize, t: c_int, op: c_int, comm: Comm, stream: Mut) -> c_int;
-    pub fn ncclBroadcast(s: Ptr, r: Mut, count: usize, t: c_int, root: c_int, comm: Comm, stream: Mut) -> c_int;
+    pub fn ncclAllReduce(s: Ptr, r: Mut, count: usize, t: c_int, op: c_int, comm: Comm, stream: Mut)
+    -> c_int;
+    pub fn ncclBroadcast(
+        s: Ptr,
+        r: Mut,
+        count: usize,
+        t: c_int,
+        root: c_int,
+        comm: Comm,
+        stream: Mut,
+    ) -> c_int;
     pub fn ncclBcast(buffer: Mut, count: usize, t: c_int, root: c_int, comm: Comm, stream: Mut) -> c_int;
     pub fn ncclReduce(
-        s: Ptr, r: Mut, count: usize, t: c_int, op: c_int, root: c_int, comm: Comm, stream: Mut,
+        s: Ptr,
+        r: Mut,
+        count: usize,
+        t: c_int,
+        op: c_int,
+        root: c_int,
+        comm: Comm,
+        stream: Mut,
     ) -> c_int;
     pub fn ncclAllGather(s: Ptr, r: Mut, count: usize, t: c_int, comm: Comm, stream: Mut) -> c_int;
-    pub fn ncclReduceScatter(s: Ptr, r: Mut, count: usize, t: c_int, op: c_int, comm: Comm, stream: Mut) -> c_int;
+    pub fn ncclReduceScatter(
+        s: Ptr,
+        r: Mut,
+        count: usize,
+        t: c_int,
+        op: c_int,
+        comm: Comm,
+        stream: Mut,
+    ) -> c_int;
     pub fn ncclAlltoAll(s: Ptr, r: Mut, count: usize, t: c_int, comm: Comm, stream: Mut) -> c_int;
     pub fn ncclGather(s: Ptr, r: Mut, count: usize, t: c_int, root: c_int, comm: Comm, stream: Mut) -> c_int;
-    pub fn ncclScatter(s: Ptr, r: Mut, count: usize, t: c_int, root: c_int, comm: Comm, stream: Mut) -> c_int;
+    pub fn ncclScatter(s: Ptr, r: Mut, count: usize, t: c_int, root: c_int, comm: Comm, stream: Mut)
+    -> c_int;
     fn mwDoubleNcclScript(script: *const c_char) -> c_int;
     fn mwDoubleNcclCalls(name: *const c_char) -> u64;
     fn mwDoubleNcclViolations(buffer: *mut c_char, size: usize) -> c_int;
