@@ -78,7 +78,8 @@ fn it_works_and_says_how_old_it_is() {
         // SAFETY: places that live through the calls; of a larger configuration the first 48 bytes are read.
         unsafe {
             let code = ncclCommInitRankConfig(&mut comm, 1, id, 0, &config);
-            assert_eq!((code, settled(comm)), (7, 0));
+            assert!(code == 7 || code == 0);
+            assert_eq!(settled(comm), 0);
             let (send, receive) = ((&raw const send).cast(), (&raw mut receive).cast());
             let code = ncclAllReduce(send, receive, 1, 2, 0, comm, std::ptr::null_mut());
             assert!(code == 7 || code == 0);
