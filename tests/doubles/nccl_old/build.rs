@@ -1,4 +1,5 @@
-//! Leaves out what is newer than 2.19.3, names the shared library as the genuine one is named, and keeps it loaded.
+//! Leaves out what is newer than 2.19.3, names the shared library as the genuine one is named, and keeps it
+//! loaded.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

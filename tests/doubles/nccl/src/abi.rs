@@ -15,10 +15,12 @@ pub const REMOTE_ERROR: Code = 6;
 pub const IN_PROGRESS: Code = 7;
 pub const TIMEOUT: Code = 8;
 
-/// The version whose interface is exported, and which `ncclGetVersion` reports unless a script says otherwise.
+/// The version whose interface is exported, and which `ncclGetVersion` reports unless a script says
+/// otherwise.
 #[cfg(not(nccl_old))]
 pub const VERSION: c_int = 23203;
-/// The version whose interface is exported, and which `ncclGetVersion` reports unless a script says otherwise.
+/// The version whose interface is exported, and which `ncclGetVersion` reports unless a script says
+/// otherwise.
 #[cfg(nccl_old)]
 pub const VERSION: c_int = 21903;
 

@@ -115,10 +115,9 @@ impl Comm {
     pub fn poll(&self) -> Code {
         // Acquire: pairs with the release in settle; what the job did is visible.
         let result = self.result.load(Ordering::Acquire);
-        if result == SUCCESS {
-            if let Some(job) = lock(&self.job).take() {
-                job.join();
-            }
+        let over = if result == SUCCESS { lock(&self.job).take() } else { None };
+        if let Some(job) = over {
+            job.join();
         }
         result
     }
@@ -148,8 +147,8 @@ impl Comm {
         }
     }
 
-    /// Whether the communicator can take a call, as NCCL judges: a raised abort flag joins the job and is fine, a
-    /// pending job is `ncclInvalidArgument`, an asynchronous error is returned.
+    /// Whether the communicator can take a call, as NCCL judges: a raised abort flag joins the job and is
+    /// fine, a pending job is `ncclInvalidArgument`, an asynchronous error is returned.
     pub fn ensure_ready(&self, name: &str) -> Code {
         if self.stop.is_raised() {
             self.abort_job();

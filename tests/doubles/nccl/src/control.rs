@@ -128,7 +128,8 @@ pub unsafe extern "C" fn mwDoubleNcclScript(given: *const c_char) -> c_int {
     answer
 }
 
-/// How often a function, named without the `nccl`, has been called in this process; `u64::MAX` for no function.
+/// How often a function, named without the `nccl`, has been called in this process; `u64::MAX` for no
+/// function.
 ///
 /// # Safety
 /// `name` is NULL or a NUL-terminated string.

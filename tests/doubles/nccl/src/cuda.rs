@@ -1,5 +1,5 @@
-//! The CUDA runtime or driver of the process, if it has one, found at run time: the standard functions that order
-//! host work on streams. Without one, operations run in the call.
+//! The CUDA runtime or driver of the process, if it has one, found at run time: the standard functions that
+//! order host work on streams. Without one, operations run in the call.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::mem::transmute_copy;
@@ -73,6 +73,9 @@ enum Capture {
     Seven(CaptureSeven),
 }
 
+/// For an event that only orders.
+const DISABLE_TIMING: c_uint = 2;
+
 static CUDA: OnceLock<Option<Cuda>> = OnceLock::new();
 
 /// A place to look functions up in.
@@ -125,8 +128,8 @@ impl Cuda {
     }
 
     fn from_runtime(library: Library) -> Option<Cuda> {
-        // SAFETY: the types are those of cuda_runtime_api.h; for pointers to handles and integers a plain pointer
-        // is passed alike.
+        // SAFETY: the types are those of cuda_runtime_api.h; for pointers to handles and integers a plain
+        // pointer is passed alike.
         unsafe {
             let seven = library.find(&[c"cudaStreamGetCaptureInfo_v3"]).map(Capture::Seven);
             let six = || library.find(&[c"cudaStreamGetCaptureInfo_v2"]).map(Capture::Six);
@@ -152,7 +155,8 @@ impl Cuda {
     }
 
     fn from_driver(library: Library) -> Option<Cuda> {
-        // SAFETY: the types are those of cuda.h; handles, device pointers and CUdevice have the sizes used here.
+        // SAFETY: the types are those of cuda.h; handles, device pointers and CUdevice have the sizes used
+        // here.
         unsafe {
             let seven = library.find(&[c"cuStreamGetCaptureInfo_v3"]).map(Capture::Seven);
             let six = || library.find(&[c"cuStreamGetCaptureInfo_v2"]).map(Capture::Six);
@@ -205,9 +209,8 @@ impl Cuda {
 
     /// Enqueues a call of `function` with `data`.
     ///
-    /// # Safety
-    /// `function` may be called with `data` on any thread, once, or once per launch of the graph that the stream
-    /// is being captured into.
+    /// # Safety `function` may be called with `data` on any thread, once, or once per launch of the graph
+    /// that the stream is being captured into.
     pub unsafe fn launch_host(
         &self,
         stream: *mut c_void,
@@ -218,9 +221,18 @@ impl Cuda {
         check(unsafe { (self.launch_host)(stream, function, data) })
     }
 
+    /// Whether calls of the thread's device succeed.
+    fn probe(&self) -> Result<(), CudaError> {
+        let mut event = std::ptr::null_mut::<c_void>();
+        // SAFETY: a writable event, then that event.
+        unsafe {
+            check((self.event_create)((&raw mut event).cast(), DISABLE_TIMING))?;
+            check((self.event_destroy)(event))
+        }
+    }
+
     /// Makes what is enqueued on `after` from now on wait for what `before` has now.
     pub fn join(&self, after: *mut c_void, before: *mut c_void) -> Result<(), CudaError> {
-        const DISABLE_TIMING: c_uint = 2;
         let mut event = std::ptr::null_mut::<c_void>();
         // SAFETY: a writable event, then that event; CUDA keeps a destroyed event until it is done with it.
         unsafe {
@@ -236,10 +248,11 @@ impl Cuda {
     pub fn capturing(&self, stream: *mut c_void) -> Result<Option<*mut c_void>, CudaError> {
         let (mut status, mut id, mut graph) = (0, 0, std::ptr::null_mut());
         let null = std::ptr::null_mut();
-        // SAFETY: writable places for what is asked; the other results may be NULL.
         check(match &self.capture {
             None => return Ok(None),
+            // SAFETY: writable places for what is asked; the other results may be NULL.
             Some(Capture::Six(ask)) => unsafe { ask(stream, &mut status, &mut id, &mut graph, null, null) },
+            // SAFETY: as above.
             Some(Capture::Seven(ask)) => unsafe {
                 ask(stream, &mut status, &mut id, &mut graph, null, null, null)
             },
@@ -311,10 +324,16 @@ impl Device {
             None => Ok(()),
             // SAFETY: a number that CUDA has given us.
             Some(Set::Device(set)) => check(unsafe { set(self.number) }),
-            // SAFETY: the context that was current when the communicator was made.
             Some(Set::Context { set, .. }) => {
+                // SAFETY: the context that was current when the communicator was made.
                 check(unsafe { set(std::ptr::with_exposed_provenance_mut(self.context)) })
             }
         }
+    }
+
+    /// Whether the device still works.
+    pub fn probe(&self) -> Result<(), CudaError> {
+        self.enter()?;
+        self.cuda.map_or(Ok(()), Cuda::probe)
     }
 }

@@ -119,7 +119,8 @@ fn carry_out<R: Answer>(
     if !mode.is_null() && function != Function::CommGetAsyncError {
         log_call(function.name(), shell.map_or(-1, Shell::number), rank.unwrap_or(-1));
     }
-    if mode.is_broken() {
+    // Why everything fails can still be asked.
+    if mode.is_broken() && function != Function::GetLastError {
         return R::from_code(INTERNAL_ERROR);
     }
     let fault = if mode.has_rules() { control::script().fault(function, rank) } else { Fault::default() };
@@ -188,10 +189,8 @@ impl Call {
         }
         group::note_error(code);
         // Every error but this one is fatal to the communicator.
-        if code != INVALID_ARGUMENT {
-            if let Some(comm) = self.shell.and_then(Shell::comm) {
-                comm.condemn(&format!("{} returned {code}", self.function.name()));
-            }
+        if let Some(comm) = self.shell.filter(|_| code != INVALID_ARGUMENT).and_then(Shell::comm) {
+            comm.condemn(&format!("{} returned {code}", self.function.name()));
         }
         code
     }

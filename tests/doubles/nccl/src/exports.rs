@@ -1,5 +1,5 @@
-//! The exported functions, written once: each line names a function, its two symbols, its arguments, what it is
-//! about, how faults reach it, and what it does.
+//! The exported functions, written once: each line names a function, its two symbols, its arguments, what it
+//! is about, how faults reach it, and what it does.
 //!
 //! SAFETY, for all of them: the arguments are what `nccl.h` asks for.
 
@@ -98,6 +98,7 @@ exports! {
         Subject::Nothing => |call| query::error_string(call, code);
     Query GetLastError(ncclGetLastError, pncclGetLastError)(_comm: CommPointer) -> *const c_char,
         Subject::Nothing => |call| query::last_error(call);
+    #[cfg(not(nccl_old))]
     Query ResetDebugInit(ncclResetDebugInit, pncclResetDebugInit)() -> (),
         Subject::Nothing => |call| query::reset_debug(call);
     Init CommInitRank(ncclCommInitRank, pncclCommInitRank)(
@@ -220,56 +221,94 @@ exports! {
         send: *const c_void, count: usize, datatype: c_int, peer: c_int, comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer, ..request(Kind::Send, (send, std::ptr::null_mut()), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer, ..request(Kind::Send, (send, std::ptr::null_mut()), count, datatype, stream) }
+        );
     Operation Recv(ncclRecv, pncclRecv)(
         receive: *mut c_void, count: usize, datatype: c_int, peer: c_int, comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer, ..request(Kind::Receive, (std::ptr::null(), receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer, ..request(Kind::Receive, (std::ptr::null(), receive), count, datatype, stream) }
+        );
     Operation AllReduce(ncclAllReduce, pncclAllReduce)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, reduction: c_int,
         comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { reduction, ..request(Kind::AllReduce, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { reduction, ..request(Kind::AllReduce, (send, receive), count, datatype, stream) }
+        );
     #[cfg(not(nccl_old))]
     Operation AllReduceConfig(ncclAllReduceConfig, pncclAllReduceConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, reduction: c_int,
         comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { reduction, ..request(Kind::AllReduce, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request { reduction, ..request(Kind::AllReduce, (send, receive), count, datatype, stream) },
+            config
+        );
     Operation Broadcast(ncclBroadcast, pncclBroadcast)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, root: c_int,
         comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer: root, ..request(Kind::Broadcast, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer: root, ..request(Kind::Broadcast, (send, receive), count, datatype, stream) }
+        );
     #[cfg(not(nccl_old))]
     Operation BroadcastConfig(ncclBroadcastConfig, pncclBroadcastConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, root: c_int,
         comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { peer: root, ..request(Kind::Broadcast, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request { peer: root, ..request(Kind::Broadcast, (send, receive), count, datatype, stream) },
+            config
+        );
     Operation Bcast(ncclBcast, pncclBcast)(
         buffer: *mut c_void, count: usize, datatype: c_int, root: c_int, comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer: root, ..request(Kind::Broadcast, (buffer, buffer), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer: root, ..request(Kind::Broadcast, (buffer, buffer), count, datatype, stream) }
+        );
     Operation Reduce(ncclReduce, pncclReduce)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, reduction: c_int,
         root: c_int, comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { reduction, peer: root, ..request(Kind::Reduce, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request {
+                reduction,
+                peer: root,
+                ..request(Kind::Reduce, (send, receive), count, datatype, stream)
+            }
+        );
     #[cfg(not(nccl_old))]
     Operation ReduceConfig(ncclReduceConfig, pncclReduceConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, reduction: c_int,
         root: c_int, comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { reduction, peer: root, ..request(Kind::Reduce, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request {
+                reduction,
+                peer: root,
+                ..request(Kind::Reduce, (send, receive), count, datatype, stream)
+            },
+            config
+        );
     Operation AllGather(ncclAllGather, pncclAllGather)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, comm: CommPointer,
         stream: Stream
@@ -288,14 +327,21 @@ exports! {
         comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { reduction, ..request(Kind::ReduceScatter, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { reduction, ..request(Kind::ReduceScatter, (send, receive), count, datatype, stream) }
+        );
     #[cfg(not(nccl_old))]
     Operation ReduceScatterConfig(ncclReduceScatterConfig, pncclReduceScatterConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, reduction: c_int,
         comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { reduction, ..request(Kind::ReduceScatter, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request { reduction, ..request(Kind::ReduceScatter, (send, receive), count, datatype, stream) },
+            config
+        );
     #[cfg(not(nccl_old))]
     Operation AlltoAll(ncclAlltoAll, pncclAlltoAll)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, comm: CommPointer,
@@ -316,28 +362,42 @@ exports! {
         comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer: root, ..request(Kind::Gather, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer: root, ..request(Kind::Gather, (send, receive), count, datatype, stream) }
+        );
     #[cfg(not(nccl_old))]
     Operation GatherConfig(ncclGatherConfig, pncclGatherConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, root: c_int,
         comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { peer: root, ..request(Kind::Gather, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request { peer: root, ..request(Kind::Gather, (send, receive), count, datatype, stream) },
+            config
+        );
     #[cfg(not(nccl_old))]
     Operation Scatter(ncclScatter, pncclScatter)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, root: c_int,
         comm: CommPointer, stream: Stream
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit(call, Request { peer: root, ..request(Kind::Scatter, (send, receive), count, datatype, stream) });
+        submit(
+            call,
+            Request { peer: root, ..request(Kind::Scatter, (send, receive), count, datatype, stream) }
+        );
     #[cfg(not(nccl_old))]
     Operation ScatterConfig(ncclScatterConfig, pncclScatterConfig)(
         send: *const c_void, receive: *mut c_void, count: usize, datatype: c_int, root: c_int,
         comm: CommPointer, stream: Stream, config: *const Header
     ) -> Code,
         Subject::Comm(comm) => |call|
-        submit_configured(call, Request { peer: root, ..request(Kind::Scatter, (send, receive), count, datatype, stream) }, config);
+        submit_configured(
+            call,
+            Request { peer: root, ..request(Kind::Scatter, (send, receive), count, datatype, stream) },
+            config
+        );
     #[cfg(not(nccl_old))]
     Plain PutSignal(ncclPutSignal, pncclPutSignal)(
         _local: *const c_void, _count: usize, _datatype: c_int, _peer: c_int, _window: *mut c_void,

@@ -1,5 +1,6 @@
-//! Groups. As in NCCL every call opens one, so a call outside a group is a group of one, and the outermost end
-//! carries out what was collected: jobs (init, finalize, abort, split ...) side by side, then the launches.
+//! Groups. As in NCCL every call opens one, so a call outside a group is a group of one, and the outermost
+//! end carries out what was collected: jobs (init, finalize, abort, split ...) side by side, then the
+//! launches.
 
 use crate::abi::{Code, IN_PROGRESS, INTERNAL_ERROR, INVALID_ARGUMENT, INVALID_USAGE, SUCCESS, SYSTEM_ERROR};
 use crate::comm::Comm;
@@ -195,7 +196,8 @@ impl Group {
     }
 }
 
-/// Runs the jobs side by side, since those of one communicator may wait for each other; the first error counts.
+/// Runs the jobs side by side, since those of one communicator may wait for each other; the first error
+/// counts.
 fn run_jobs(mut jobs: Vec<Pending>) -> Code {
     let Some(last) = jobs.pop() else { return SUCCESS };
     std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! Communicator handles. A handle is the address of a shell that is never freed and never used twice, so that a
-//! use after destroy is found out rather than undefined, as it is in NCCL.
+//! Communicator handles. A handle is the address of a shell that is never freed and never used twice, so that
+//! a use after destroy is found out rather than undefined, as it is in NCCL.
 
 use crate::abi::CommPointer;
 use crate::comm::Comm;

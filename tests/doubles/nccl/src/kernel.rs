@@ -1,6 +1,6 @@
-//! A kernel: the operations of one launch on one communicator, carried out together. It posts everything that the
-//! peers need, waits for everything that it needs from them and for their word that they have what it sent (so
-//! that nothing completes without its peer), and then writes the results.
+//! A kernel: the operations of one launch on one communicator, carried out together. It posts everything that
+//! the peers need, waits for everything that it needs from them and for their word that they have what it
+//! sent (so that nothing completes without its peer), and then writes the results.
 
 use crate::comm::{Comm, Scalar};
 use crate::key::Key;

@@ -1,5 +1,6 @@
 //! The kernels of one communicator: one at a time, in the order in which they were issued, as in NCCL.
 
+use crate::cuda::{CudaError, Device};
 use crate::record::lock;
 use crate::stop::Stop;
 use std::collections::BTreeSet;
@@ -26,6 +27,8 @@ struct Line {
 
 /// How long a kernel that waits for its turn sleeps between two looks at the abort flag.
 const STEP: Duration = Duration::from_millis(2);
+/// How often somebody who waits for kernels asks whether the device still works.
+const PROBE: Duration = Duration::from_millis(20);
 
 impl Kernels {
     /// A place at the end of the line.
@@ -70,20 +73,28 @@ impl Kernels {
         self.changed.notify_all();
     }
 
-    /// Waits until every kernel that was issued is over.
-    pub fn wait_idle(&self) {
-        self.wait(|line| line.turn == line.issued);
+    /// Waits until every kernel that was issued is over. A device that has broken drops the kernels that were
+    /// still to run, so then this is an error.
+    pub fn wait_idle(&self, device: &Device) -> Result<(), CudaError> {
+        self.wait(device, |line| line.turn == line.issued)
     }
 
     /// Waits until every graph that holds a kernel is gone.
-    pub fn wait_graphs(&self) {
-        self.wait(|line| line.captured == 0);
+    pub fn wait_graphs(&self, device: &Device) -> Result<(), CudaError> {
+        self.wait(device, |line| line.captured == 0)
     }
 
-    fn wait(&self, over: impl Fn(&Line) -> bool) {
+    fn wait(&self, device: &Device, over: impl Fn(&Line) -> bool) -> Result<(), CudaError> {
         let mut line = lock(&self.line);
         while !over(&line) {
-            line = self.changed.wait(line).unwrap_or_else(PoisonError::into_inner);
+            let (next, time) = self.changed.wait_timeout(line, PROBE).unwrap_or_else(PoisonError::into_inner);
+            line = next;
+            if time.timed_out() && !over(&line) {
+                drop(line);
+                device.probe()?;
+                line = lock(&self.line);
+            }
         }
+        Ok(())
     }
 }

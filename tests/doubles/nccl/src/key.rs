@@ -1,4 +1,5 @@
-//! The name of a communicator: a hash of all that its ranks must agree on. The ranks find each other under it.
+//! The name of a communicator: a hash of all that its ranks must agree on. The ranks find each other under
+//! it.
 
 use crate::abi::UniqueId;
 use std::io::Read;

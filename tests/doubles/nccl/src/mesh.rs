@@ -1,7 +1,8 @@
 //! The connections of one rank to all others, and the messages that come over them.
 //!
 //! Whoever holds the mesh moves its bytes: a kernel while it runs, destroy for its last words. Nobody notices
-//! that a peer has died: its connection falls silent, and what waits for it waits until the abort flag is raised.
+//! that a peer has died: its connection falls silent, and what waits for it waits until the abort flag is
+//! raised.
 
 use crate::stop::Stop;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -185,7 +186,8 @@ impl Mesh {
             let fd = link.stream.as_raw_fd();
             waits.push(libc::pollfd { fd, events: libc::POLLIN | writing, revents: 0 });
         }
-        // SAFETY: an array of as many entries as are stated. An interruption is a reason to look again anyway.
+        // SAFETY: an array of as many entries as are stated. An interruption is a reason to look again
+        // anyway.
         unsafe { libc::poll(waits.as_mut_ptr(), waits.len() as libc::nfds_t, limit) };
     }
 }
@@ -304,10 +306,8 @@ impl Link {
             bytes.resize(length, 0);
             self.body = Some(Body { tag, signature, bytes, have: 0 });
         }
-        if self.body.as_ref().is_some_and(|body| body.have == body.bytes.len()) {
-            if let Some(body) = self.body.take() {
-                deliver(body.tag, Some(Message { signature: body.signature, payload: body.bytes.into() }));
-            }
+        if let Some(body) = self.body.take_if(|body| body.have == body.bytes.len()) {
+            deliver(body.tag, Some(Message { signature: body.signature, payload: body.bytes.into() }));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The arithmetic of reductions: values are combined in the order of the ranks, small floats in single precision
-//! and rounded once at the end. It shares nothing with the library under test.
+//! The arithmetic of reductions: values are combined in the order of the ranks, small floats in single
+//! precision and rounded once at the end. It shares nothing with the library under test.
 
 use crate::small_float::{E4M3, E5M2};
 use half::{bf16, f16};

@@ -1,5 +1,5 @@
-//! The fault script: its grammar and how a call finds what is in store for it. The crate's documentation lists
-//! the rules.
+//! The fault script: its grammar and how a call finds what is in store for it. The crate's documentation
+//! lists the rules.
 
 use crate::abi::Code;
 use crate::exports::Function;

@@ -1,5 +1,6 @@
 //! The two eight-bit floats. A value is encoded by looking for the nearest of the at most 127 that there are,
-//! which is slow and plainly right. Too large a value becomes the largest, as in CUDA's saturating conversion.
+//! which is slow and plainly right. Too large a value becomes the largest, as in CUDA's saturating
+//! conversion.
 
 /// Four bits of exponent, three of mantissa, no infinity.
 pub struct E4M3;

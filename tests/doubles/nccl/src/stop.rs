@@ -1,4 +1,5 @@
-//! The abort flag of a communicator: what makes its kernels leave. Communicators that share resources share it.
+//! The abort flag of a communicator: what makes its kernels leave. Communicators that share resources share
+//! it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

@@ -1,5 +1,6 @@
-//! How the ranks of a communicator find each other: each listens on an abstract Unix socket that is named by the
-//! communicator's key and its rank, and connects to those below it. Nothing is left behind by a process that dies.
+//! How the ranks of a communicator find each other: each listens on an abstract Unix socket that is named by
+//! the communicator's key and its rank, and connects to those below it. Nothing is left behind by a process
+//! that dies.
 //!
 //! Nobody gives up: a rank that never comes is waited for until the abort flag is raised.
 
@@ -148,8 +149,8 @@ fn stopped() -> Code {
     INTERNAL_ERROR
 }
 
-/// Says goodbye to all others. The last rank of a process waits for those of other processes, without a deadline:
-/// that is what NCCL does since 2.31, and why after an abort on one rank no other rank may destroy.
+/// Says goodbye to all others. The last rank of a process waits for those of other processes, without a
+/// deadline: that is what NCCL does since 2.31, and why after an abort on one rank no other rank may destroy.
 pub fn part(key: Key, mesh: &mut Mesh, rank: usize, ranks: usize, stop: &Stop, wait: bool) -> Code {
     (0..ranks).filter(|peer| *peer != rank).for_each(|peer| mesh.post(peer, Tag::Farewell, 0, Arc::new([])));
     while !mesh.is_flushed() && !stop.is_raised() {

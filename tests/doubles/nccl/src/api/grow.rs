@@ -1,5 +1,5 @@
-//! Growing. The coordinator asks for an id, which the newcomers are told by the program and the ranks 0 and n-1
-//! by the coordinator: those two wait for it in the call, whether the communicator blocks or not.
+//! Growing. The coordinator asks for an id, which the newcomers are told by the program and the ranks 0 and
+//! n-1 by the coordinator: those two wait for it in the call, whether the communicator blocks or not.
 
 use super::{Place, answer, settings};
 use crate::abi::UNHANDLED_CUDA_ERROR;

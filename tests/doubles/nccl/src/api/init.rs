@@ -45,8 +45,8 @@ pub unsafe fn get_unique_id(call: &Call, id: *mut UniqueId) -> Code {
 
 /// `ncclCommInitRank`, with or without a configuration, and `ncclCommInitRankScalable`.
 ///
-/// # Safety
-/// `newcomm` is NULL or writable, `ids` is NULL or an array of `count` ids, `config` is as in [`Config::read`].
+/// # Safety `newcomm` is NULL or writable, `ids` is NULL or an array of `count` ids, `config` is as in
+/// [`Config::read`].
 pub unsafe fn init_rank(
     call: &Call,
     newcomm: *mut CommPointer,
@@ -57,6 +57,8 @@ pub unsafe fn init_rank(
     config: *const Config,
 ) -> Code {
     let mut made = None;
+    // The thread is inside the new communicator until it returns.
+    let mut inside = None;
     let (answer, end) = group::scope(|| {
         if count < 1 || count > ranks || ids.is_null() {
             return refuse(newcomm, call.invalid("number of ids"));
@@ -72,12 +74,14 @@ pub unsafe fn init_rank(
         // SAFETY: the caller's promise.
         match unsafe { begin(call, newcomm, ranks, rank, ids, settings, device) } {
             Ok(comm) => {
+                inside = comm.shell().map(|shell| Inside::enter(shell, call.function.name()));
                 made = Some(comm);
                 SUCCESS
             }
             Err(code) => code,
         }
     });
+    drop(inside);
     conclude(made.as_deref(), answer, end)
 }
 
@@ -140,7 +144,6 @@ unsafe fn begin(
     let shell = comm.shell().ok_or(INTERNAL_ERROR)?;
     // SAFETY: not NULL, and the caller's promise.
     unsafe { newcomm.write(shell.pointer()) };
-    let _inside = Inside::enter(shell, call.function.name());
     let (job, fault) = (comm.clone(), call.fault);
     let added = group::add_job(&comm, false, Box::new(move || bootstrap(&job, &[], &fault)));
     if added != SUCCESS {

@@ -32,6 +32,7 @@ pub fn last_error(_: &Call) -> *const c_char {
 }
 
 /// `ncclResetDebugInit`, which has nothing to reset.
+#[cfg(not(nccl_old))]
 pub fn reset_debug(_: &Call) {}
 
 /// `ncclCommGetAsyncError`, which also completes the pending job.
@@ -161,12 +162,15 @@ mod newer {
         if comm.flags.suspended.swap(suspend, Ordering::AcqRel) == suspend {
             return call.misused(if suspend { "suspended already" } else { "not suspended" });
         }
-        comm.kernels.wait_idle();
-        let synchronized = match comm.device.cuda {
+        let synchronize = || match comm.device.cuda {
             Some(cuda) => comm.device.enter().and_then(|()| cuda.synchronize()),
             None => Ok(()),
         };
-        if synchronized.is_ok() { SUCCESS } else { call.fail(UNHANDLED_CUDA_ERROR) }
+        if comm.kernels.wait_idle(&comm.device).and_then(|()| synchronize()).is_ok() {
+            SUCCESS
+        } else {
+            call.fail(UNHANDLED_CUDA_ERROR)
+        }
     }
 
     /// `ncclCommQueryProperties`: as much as the caller's structure, by its stated size, has room for.

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 #[cfg(not(nccl_old))]
+use crate::abi::UNHANDLED_CUDA_ERROR;
+#[cfg(not(nccl_old))]
 pub use grow::{get_grow_id, grow};
 
 #[cfg(not(nccl_old))]
@@ -116,8 +118,8 @@ impl Child {
 
 /// `ncclCommSplit`.
 ///
-/// # Safety
-/// `newcomm` is NULL or writable until the parent is no longer in progress; `config` is as in [`Config::read`].
+/// # Safety `newcomm` is NULL or writable until the parent is no longer in progress; `config` is as in
+/// [`Config::read`].
 pub unsafe fn split(
     call: &Call,
     color: c_int,
@@ -207,7 +209,8 @@ pub unsafe fn shrink(
     let (code, end) = group::scope(|| {
         if aborts {
             match call.comm() {
-                Ok(comm) => stop_kernels(&comm),
+                Ok(comm) if stop_kernels(&comm) => {}
+                Ok(_) => return UNHANDLED_CUDA_ERROR,
                 Err(code) => return code,
             }
         }
@@ -257,12 +260,14 @@ pub unsafe fn shrink(
     answer(code, end)
 }
 
-/// Ends what runs on the parent, which is good for nothing but an abort from then on.
+/// Ends what runs on the parent, which is good for nothing but an abort from then on. False when CUDA has
+/// failed.
 #[cfg(not(nccl_old))]
-fn stop_kernels(comm: &Comm) {
+fn stop_kernels(comm: &Comm) -> bool {
     comm.stop.raise();
     comm.abort_job();
-    comm.kernels.wait_idle();
+    let idle = comm.kernels.wait_idle(&comm.device);
     comm.stop.lower();
     comm.condemn("CommShrink with NCCL_SHRINK_ABORT");
+    idle.is_ok()
 }

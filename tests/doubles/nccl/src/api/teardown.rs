@@ -6,7 +6,7 @@ use crate::comm::Comm;
 use crate::control;
 use crate::entry::Call;
 use crate::group;
-use crate::record::{lock, violation};
+use crate::record::{lock, set_last_error, violation};
 use crate::script::Fault;
 use crate::wireup;
 use std::sync::Arc;
@@ -48,8 +48,11 @@ fn flush(comm: &Comm, fault: &Fault) -> Code {
     if let Some(code) = stage(&[&comm.stop], fault) {
         return code;
     }
-    comm.kernels.wait_idle();
-    comm.kernels.wait_graphs();
+    let idle = comm.kernels.wait_idle(&comm.device);
+    if idle.and_then(|()| comm.kernels.wait_graphs(&comm.device)).is_err() {
+        set_last_error("CUDA has failed");
+        return UNHANDLED_CUDA_ERROR;
+    }
     SUCCESS
 }
 
@@ -126,15 +129,16 @@ pub fn abort(call: &Call) -> Code {
 
 /// Waits for the kernels to leave, and for whatever else holds the genuine one up.
 fn release(comm: &Arc<Comm>) -> Code {
-    comm.kernels.wait_idle();
-    let mut answer = SUCCESS;
-    if control::script().abort_syncs_device {
-        if let Some(cuda) = comm.device.cuda {
-            let synchronized = comm.device.enter().and_then(|()| cuda.synchronize());
-            answer = if synchronized.is_ok() { SUCCESS } else { UNHANDLED_CUDA_ERROR };
+    let synchronize = || match comm.device.cuda {
+        Some(cuda) if control::script().abort_syncs_device => {
+            comm.device.enter().and_then(|()| cuda.synchronize())
         }
-    }
-    comm.kernels.wait_graphs();
+        _ => Ok(()),
+    };
+    let idle = comm.kernels.wait_idle(&comm.device);
+    let left = idle.and_then(|()| synchronize()).and_then(|()| comm.kernels.wait_graphs(&comm.device));
+    // A broken device holds nothing up: the communicator goes, and the error is told.
+    let answer = if left.is_ok() { SUCCESS } else { UNHANDLED_CUDA_ERROR };
     if lock(&comm.mesh).take().is_some() {
         wireup::leave(comm.key);
     }
@@ -175,9 +179,10 @@ pub fn revoke(call: &Call, flags: std::ffi::c_int) -> Code {
             while fault.hang && shell.is_live() {
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
-            job.kernels.wait_idle();
+            let idle = job.kernels.wait_idle(&job.device);
             job.stop.lower();
-            let result = fault.later.unwrap_or(SUCCESS);
+            let result = if idle.is_ok() { SUCCESS } else { UNHANDLED_CUDA_ERROR };
+            let result = fault.later.unwrap_or(result);
             // Whatever went wrong before, it is over: that is what revoke is for.
             job.strike(if job.settings.blocking { SUCCESS } else { crate::abi::IN_PROGRESS });
             result
