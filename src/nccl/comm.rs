@@ -3,7 +3,7 @@
 //! Inside it is always non-blocking: NCCL allows an abort only then. Whoever wants to block polls, and stops when the
 //! communicator breaks or the time is up. NCCL is entered by one thread at a time, ncclCommGetAsyncError included,
 //! which completes pending work and is no read-only look. Once it is broken nobody enters NCCL on it but the
-//! [`janitor`](super::janitor), which follows the [`recipe`](super::recipe).
+//! [`janitor`], which follows the [`recipe`].
 
 use super::cuda::{self, Mark, Stream};
 use super::janitor;
@@ -99,6 +99,8 @@ pub struct Comm {
     pub(super) ending: OnceLock<Ending>,
     operations: AtomicU64,
     finalized: AtomicBool,
+    /// NCCL is at work on it in the background. Changed with the lock held.
+    pending: AtomicBool,
 }
 
 impl Comm {
@@ -121,6 +123,7 @@ impl Comm {
             ending: OnceLock::new(),
             operations: AtomicU64::new(0),
             finalized: AtomicBool::new(false),
+            pending: AtomicBool::new(true),
         });
         janitor::register(&comm)?;
         Ok(comm)
@@ -309,6 +312,30 @@ impl Comm {
         }
     }
 
+    /// The lock of a communicator that is open and has nothing under way in the background: NCCL takes a call meanwhile
+    /// for a mistake that spoils the communicator.
+    #[inline]
+    fn enter_idle(&self) -> Result<MutexGuard<'_, Real>> {
+        let real = self.enter()?;
+        if !self.pending.load(Ordering::Relaxed) {
+            return Ok(real);
+        }
+        self.wait_idle(real)
+    }
+
+    #[cold]
+    fn wait_idle<'a>(&'a self, mut real: MutexGuard<'a, Real>) -> Result<MutexGuard<'a, Real>> {
+        loop {
+            if self.poll_entered(&real)? == Outcome::Done {
+                return Ok(real);
+            }
+            drop(real);
+            std::thread::sleep(POLL[1]);
+            // Ends when the communicator does; what NCCL does in the background ends or is ended.
+            real = self.enter()?;
+        }
+    }
+
     /// Calls NCCL on it. `body` answers `None` when this NCCL does not have the function. Every error but a wrong
     /// argument is fatal to the communicator, as NCCL says.
     #[inline]
@@ -317,8 +344,11 @@ impl Comm {
         what: &str,
         body: impl FnOnce(&Functions, ncclComm_t) -> Option<ncclResult_t>,
     ) -> Result<Outcome> {
-        let real = self.enter()?;
+        let real = self.enter_idle()?;
         let result = body(&self.library.functions, real.0);
+        if result == Some(ncclInProgress) {
+            self.pending.store(true, Ordering::Relaxed);
+        }
         drop(real);
         match result {
             Some(ncclSuccess) => Ok(Outcome::Done),
@@ -374,7 +404,7 @@ impl Comm {
         let mut handles = vec![core::ptr::null_mut(); comms.len()];
         let mut guards = Vec::new();
         for i in sorted {
-            let real = comms[i].enter()?;
+            let real = comms[i].enter_idle()?;
             handles[i] = real.0;
             guards.push(real);
         }
@@ -392,6 +422,9 @@ impl Comm {
                 result = ended;
             }
         }
+        if result == ncclInProgress {
+            comms.iter().for_each(|c| c.pending.store(true, Ordering::Relaxed));
+        }
         drop(turns);
         drop(guards);
         match result {
@@ -407,15 +440,21 @@ impl Comm {
 
     /// One look at what NCCL does in the background.
     pub fn poll(&self) -> Result<Outcome> {
+        let real = self.enter()?;
+        self.poll_entered(&real)
+    }
+
+    fn poll_entered(&self, real: &Real) -> Result<Outcome> {
         let get = self.library.functions.ncclCommGetAsyncError;
         let get = get.ok_or_else(|| self.library.missing("ncclCommGetAsyncError"))?;
         let mut state = ncclSuccess;
-        let real = self.enter()?;
         // SAFETY: a live handle, the lock is held; `state` is writable.
         let result = unsafe { get(real.0, &mut state) };
-        drop(real);
         match (result, state) {
-            (ncclSuccess, ncclSuccess) => Ok(Outcome::Done),
+            (ncclSuccess, ncclSuccess) => {
+                self.pending.store(false, Ordering::Relaxed);
+                Ok(Outcome::Done)
+            }
             (ncclSuccess, ncclInProgress) => Ok(Outcome::Pending),
             (ncclSuccess, error) => Err(self.judge("asynchronous error of NCCL", error)),
             (error, _) => Err(self.judge("ncclCommGetAsyncError", error)),

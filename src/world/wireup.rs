@@ -20,6 +20,9 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+/// Numbers the exchange with which a world begins that only watches; no other one has it.
+const MEETING: u32 = u32::MAX >> 1;
+
 /// How often to ask the store whether a member for whose link this one waits is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -105,8 +108,9 @@ impl World {
         match self.config.backend {
             BackendChoice::Host => self.wire_memory(w, &bells, deadline, &broken)?,
             BackendChoice::Nccl => return self.wire_device(w, deadline, &broken),
-            // Whoever has a link to all others will hear of their ends.
-            BackendChoice::Watch => return Ok(()),
+            // Whoever has a link to all others will hear of their ends. Nobody leaves before all have come so far: the
+            // list of members is his until then.
+            BackendChoice::Watch => return self.exchange(&[0; 128], MEETING, deadline).map(drop),
         }
         self.meet(deadline)
     }

@@ -68,11 +68,14 @@ static void groups(ncclComm_t comm) {
   REFUSED(ncclGroupEnd());
   SAYS("datatype: 99");
   CHECK(y == 0);
-  OK(ncclGroupStart());
-  REFUSED(ncclCommInitRank(&made, 1, id, 0));
-  REFUSED(ncclGroupEnd());
-  CHECK(made == NULL);
-  SAYS("does not stand in for");
+  /* A genuine NCCL takes an id that nobody watches. */
+  if (strcmp(getenv("MW_BACKEND"), "nccl") != 0) {
+    OK(ncclGroupStart());
+    REFUSED(ncclCommInitRank(&made, 1, id, 0));
+    REFUSED(ncclGroupEnd());
+    CHECK(made == NULL);
+    SAYS("does not stand in for");
+  }
   /* Given up before it was made: nobody waits for it. */
   OK(ncclGetUniqueId(&id));
   OK(ncclGroupStart());
@@ -96,10 +99,12 @@ static void creation(ncclComm_t comm) {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   memset(&foreign, 9, sizeof foreign);
   OK(ncclGetUniqueId(&id));
-  for (int i = 0; i < 40; i++) CHECK(id.internal[i] == 0);
-  REFUSED(ncclCommInitRank(&made, 1, foreign, 0));
-  SAYS("does not stand in for");
-  CHECK(made == NULL);
+  if (strcmp(getenv("MW_BACKEND"), "nccl") != 0) {
+    for (int i = 0; i < 40; i++) CHECK(id.internal[i] == 0);
+    REFUSED(ncclCommInitRank(&made, 1, foreign, 0));
+    SAYS("does not stand in for");
+    CHECK(made == NULL);
+  }
   REFUSED(ncclCommInitRank(&made, 0, id, 0));
   REFUSED(ncclCommInitRank(&made, 1, id, 1));
   REFUSED(ncclCommInitRank(&made, 1, id, -1));
@@ -167,7 +172,8 @@ int main(void) {
   operations(comm);
   groups(comm);
   creation(comm);
-  parameters();
+  /* A genuine NCCL has its own. */
+  if (strcmp(getenv("MW_BACKEND"), "nccl") != 0) parameters();
   handles(comm);
   puts("fine");
   return 0;

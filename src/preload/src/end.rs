@@ -1,7 +1,6 @@
 //! The end of communicators.
 
 use crate::comm::Comm;
-use crate::genuine::forward;
 use crate::handle;
 use crate::memory;
 use core::ffi::c_int;
@@ -77,10 +76,7 @@ pub unsafe fn ncclCommSuspend(comm: ncclComm_t, flags: c_int) -> Result<ncclResu
             }
             host.suspend(true).map(|()| ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe {
-            g.call("ncclCommSuspend", |l, real| forward::ncclCommSuspend(l, real, flags))
-        },
+        Comm::Genuine(g) => g.suspend(flags),
     }
 }
 
@@ -89,7 +85,6 @@ pub unsafe fn ncclCommSuspend(comm: ncclComm_t, flags: c_int) -> Result<ncclResu
 pub unsafe fn ncclCommResume(comm: ncclComm_t) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
         Comm::Host(host) => host.suspend(false).map(|()| ncclSuccess),
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe { g.call("ncclCommResume", |l, real| forward::ncclCommResume(l, real)) },
+        Comm::Genuine(g) => g.resume(),
     }
 }

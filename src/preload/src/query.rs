@@ -25,10 +25,11 @@ pub unsafe fn ncclCommCount(comm: ncclComm_t, count: *mut c_int) -> Result<ncclR
             unsafe { Out::new(count, "count") }?.set(int(host.world()?.nranks())?);
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe {
-            g.call("ncclCommCount", |l, real| forward::ncclCommCount(l, real, count))
-        },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            unsafe { Out::new(count, "count") }?.set(g.place()?.1);
+            Ok(ncclSuccess)
+        }
     }
 }
 
@@ -41,10 +42,11 @@ pub unsafe fn ncclCommUserRank(comm: ncclComm_t, rank: *mut c_int) -> Result<ncc
             unsafe { Out::new(rank, "rank") }?.set(int(host.world()?.rank())?);
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe {
-            g.call("ncclCommUserRank", |l, real| forward::ncclCommUserRank(l, real, rank))
-        },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            unsafe { Out::new(rank, "rank") }?.set(g.place()?.0);
+            Ok(ncclSuccess)
+        }
     }
 }
 
@@ -58,10 +60,12 @@ pub unsafe fn ncclCommCuDevice(comm: ncclComm_t, device: *mut c_int) -> Result<n
             unsafe { Out::new(device, "device") }?.set(host.device);
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe {
-            g.call("ncclCommCuDevice", |l, real| forward::ncclCommCuDevice(l, real, device))
-        },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            unsafe { Out::new(device, "device") }?;
+            // SAFETY: this function's contract is that of the forwarded one.
+            g.call("ncclCommCuDevice", |l, real| unsafe { forward::ncclCommCuDevice(l, real, device) })
+        }
     }
 }
 
@@ -104,10 +108,12 @@ pub unsafe fn ncclCommMemStats(
             });
             Ok(ncclSuccess)
         }
-        // SAFETY: this function's contract is that of the forwarded one.
-        Comm::Genuine(g) => unsafe {
-            g.call("ncclCommMemStats", |l, real| forward::ncclCommMemStats(l, real, stat, value))
-        },
+        Comm::Genuine(g) => {
+            // SAFETY: writable by NCCL's contract.
+            unsafe { Out::new(value, "value") }?;
+            // SAFETY: this function's contract is that of the forwarded one.
+            g.call("ncclCommMemStats", |l, real| unsafe { forward::ncclCommMemStats(l, real, stat, value) })
+        }
     }
 }
 

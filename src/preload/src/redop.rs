@@ -5,7 +5,6 @@
 
 use crate::arg::{self, Out};
 use crate::comm::Comm;
-use crate::genuine::forward;
 use crate::handle;
 use core::ffi::c_void;
 use multiworld::error::{Error, Result};
@@ -114,10 +113,8 @@ pub unsafe fn ncclRedOpCreatePreMulSum(
     let host = match &**owner {
         Comm::Host(host) => host,
         Comm::Genuine(g) => {
-            return g.call("ncclRedOpCreatePreMulSum", |l, real| {
-                // SAFETY: a live handle, entered; otherwise this function's contract.
-                unsafe { forward::ncclRedOpCreatePreMulSum(l, op, scalar, datatype, residence, real) }
-            });
+            // SAFETY: this function's contract.
+            return unsafe { g.create_operator(op, scalar, datatype, residence) };
         }
     };
     // SAFETY: writable by NCCL's contract.
@@ -142,12 +139,7 @@ pub unsafe fn ncclRedOpCreatePreMulSum(
 pub unsafe fn ncclRedOpDestroy(op: ncclRedOp_t, comm: ncclComm_t) -> Result<ncclResult_t> {
     match &**handle::comm(comm)? {
         Comm::Host(host) => host.redops.remove(op).map(|()| ncclSuccess),
-        Comm::Genuine(g) => {
-            g.call("ncclRedOpDestroy", |l, real| {
-                // SAFETY: a live handle, entered.
-                unsafe { forward::ncclRedOpDestroy(l, op, real) }
-            })
-        }
+        Comm::Genuine(g) => g.destroy_operator(op),
     }
 }
 

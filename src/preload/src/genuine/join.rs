@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 /// How long a communicator that is ready waits for its world, which meets the same ranks.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Numbers the exchange in which survivors learn the identity of their new communicator.
+const RENEWAL: u32 = (u32::MAX >> 1) - 1;
+
 /// Makes NCCL begin with a communicator; `None` where this rank gets none.
 type Begin = Box<dyn FnOnce() -> Result<Option<Arc<Comm>>> + Send>;
 /// Joins the world that watches it.
@@ -39,6 +42,8 @@ type Watch = Box<dyn FnOnce() -> Result<Option<Arc<World>>> + Send>;
 
 /// A communicator in the making.
 pub struct Task {
+    /// Its ranks make its children in the same order.
+    parent: Option<u64>,
     owner: Option<Arc<Communicator>>,
     blocking: bool,
     begin: Begin,
@@ -125,7 +130,7 @@ pub unsafe fn init_rank(
     crate::create::check_ranks(nranks, rank)?;
     // SAFETY: by this function's contract.
     let mut config = unsafe { ConfigCopy::of(config, true) }?;
-    let owner = Communicator::new(config.blocking, clique(id::bytes(&id)), rank);
+    let owner = Communicator::new(config.blocking, clique(id::bytes(&id)));
     let watch = watch_by_id(&id, nranks, rank)?;
     let library = library.clone();
     let begin = move || {
@@ -169,7 +174,7 @@ pub unsafe fn init_rank_scalable(
     // SAFETY: by this function's contract.
     let mut config = unsafe { ConfigCopy::of(config, true) }?;
     let Some(first) = ids.first() else { return Err(Error::argument("nId: 0")) };
-    let owner = Communicator::new(config.blocking, clique(id::bytes(first)), rank);
+    let owner = Communicator::new(config.blocking, clique(id::bytes(first)));
     let watch = watch_by_id(first, nranks, rank)?;
     let (library, mut ids) = (library.clone(), ids);
     let begin = move || {
@@ -193,7 +198,7 @@ pub unsafe fn init_rank_scalable(
     Task::new(owner, out, begin, watch)?.start()
 }
 
-/// All ranks of a communicator in this process, which needs no watch: they die together.
+/// All ranks of a communicator in this process. They die together, but one may be aborted alone.
 ///
 /// # Safety
 /// `comms` has room for as many as there are devices.
@@ -206,12 +211,13 @@ pub unsafe fn init_all(
     let bytes = unique_id(library)?;
     let id = ncclUniqueId { internal: bytes.map(|b| b.cast_signed() as core::ffi::c_char) };
     let before = if cuda::is_usable() { Some(cuda::current_device()?) } else { None };
+    let mut worlds = World::init_all(nranks, &watching()?)?.into_iter();
     let mut tasks = Vec::new();
     for (rank, device) in devices.iter().enumerate() {
         // SAFETY: so many may be written by this function's contract.
         let out = unsafe { Out::new(comms.wrapping_add(rank), "comm") }?;
         let rank = rank as i32;
-        let owner = Communicator::new(true, clique(bytes), rank);
+        let owner = Communicator::new(true, clique(bytes));
         let mut config = ConfigCopy::inherited(true);
         let (library, device) = (library.clone(), *device);
         let begin = move || {
@@ -222,7 +228,8 @@ pub unsafe fn init_all(
             }?;
             adopt(&library, real, result, "ncclCommInitAll", format!("rank {rank} of {nranks}")).map(Some)
         };
-        tasks.push(Task { device: before.map(|_| device), ..Task::new(owner, out, begin, None)? });
+        let watch = worlds.next().map(|w| -> Watch { Box::new(move || Ok(Some(w))) });
+        tasks.push(Task { device: before.map(|_| device), ..Task::new(owner, out, begin, watch)? });
     }
     let mut issued = Vec::new();
     for task in tasks {
@@ -244,21 +251,24 @@ pub unsafe fn split(
 ) -> Result<ncclResult_t> {
     // SAFETY: by this function's contract.
     let mut config = unsafe { ConfigCopy::of(config, parent.blocking) }?;
+    if color < NCCL_SPLIT_NOCOLOR {
+        return Err(Error::argument(format!("color: {color} is neither a color nor NCCL_SPLIT_NOCOLOR")));
+    }
     let number = parent.children.fetch_add(1, Ordering::Relaxed);
     let comm = parent.comm()?.clone();
     let world = parent.world().cloned();
     // How many there will be is asked of NCCL when it knows.
     let owner = (color >= 0)
-        .then(|| Communicator::new(config.blocking, clique((parent.clique, "split", number, color)), -1));
+        .then(|| Communicator::new(config.blocking, clique((parent.clique, "split", number, color))));
     let blocking = config.blocking;
     let begin = move || {
-        child(&comm, "ncclCommSplit", color >= 0, move |library, real, slot| {
+        child(&comm, "ncclCommSplit", color >= 0, true, move |library, real, slot| {
             // SAFETY: a live handle, entered; `slot` stays writable until the parent has settled.
             unsafe { forward::ncclCommSplit(library, real, color, key, slot, config.as_ptr()) }
         })
     };
     let watch: Option<Watch> = world.map(|w| -> Watch { Box::new(move || w.split(color, key, None)) });
-    Task::of_child(owner, blocking, out, begin, watch)?.start()
+    Task::of_child(owner, blocking, out, begin, watch)?.of(parent).start()
 }
 
 /// A communicator of the others. NCCL's own function where it can still be used; where the parent is gone already, a
@@ -276,8 +286,16 @@ pub unsafe fn shrink(
     // SAFETY: by this function's contract.
     let mut config = unsafe { ConfigCopy::of(config, parent.blocking) }?;
     let comm = parent.comm()?.clone();
+    let (rank, nranks) = parent.place()?;
+    if let Some(r) = excluded.iter().find(|r| **r == rank || !(0..nranks).contains(*r)) {
+        let what = if *r == rank { "the calling rank itself" } else { "not a rank of the communicator" };
+        return Err(Error::argument(format!("excludeRanksList: {r} is {what}")));
+    }
+    if !matches!(flags.cast_unsigned(), NCCL_SHRINK_DEFAULT | NCCL_SHRINK_ABORT) {
+        return Err(Error::argument(format!("shrinkFlags: {flags} is no flag of it")));
+    }
     let key = clique((parent.clique, "shrink", &excluded));
-    let owner = Communicator::new(config.blocking, key, -1);
+    let owner = Communicator::new(config.blocking, key);
     let blocking = config.blocking;
     let native = comm.is_open() && comm.library().functions.ncclCommShrink.is_some();
     let world = parent.world().cloned();
@@ -285,7 +303,7 @@ pub unsafe fn shrink(
     if native {
         let begin = move || {
             let mut excluded = excluded;
-            child(&comm, "ncclCommShrink", true, move |library, real, slot| {
+            child(&comm, "ncclCommShrink", true, true, move |library, real, slot| {
                 let n = i32::try_from(excluded.len()).unwrap_or(i32::MAX);
                 let list = excluded.as_mut_ptr();
                 // SAFETY: a live handle, entered; `slot` stays writable until the parent has settled.
@@ -294,7 +312,7 @@ pub unsafe fn shrink(
         };
         let watch: Option<Watch> =
             world.map(|w| -> Watch { Box::new(move || w.shrink(&ranks, None).map(Some)) });
-        return Task::of_child(Some(owner), blocking, out, begin, watch)?.start();
+        return Task::of_child(Some(owner), blocking, out, begin, watch)?.of(parent).start();
     }
     let Some(world) = world else {
         return Err(Error::usage(
@@ -314,7 +332,7 @@ pub unsafe fn shrink(
 /// A new communicator of the members of a world: rank 0 gets an identity and tells it.
 fn renew(library: &Arc<Library>, world: &Arc<World>, config: &mut ConfigCopy) -> Result<Arc<Comm>> {
     let mine = if world.rank() == 0 { unique_id(library)? } else { [0; 128] };
-    let all = world.exchange(&mine, u32::MAX >> 1, Instant::now() + patience()?)?;
+    let all = world.exchange(&mine, RENEWAL, Instant::now() + patience()?)?;
     let bytes = all.first().copied().unwrap_or([0; 128]);
     let id = ncclUniqueId { internal: bytes.map(|b| b.cast_signed() as core::ffi::c_char) };
     let (nranks, rank) = (world.nranks() as i32, world.rank() as i32);
@@ -340,9 +358,29 @@ pub unsafe fn grow(
 ) -> Result<ncclResult_t> {
     // SAFETY: by this function's contract.
     let mut config = unsafe { ConfigCopy::of(config, parent.is_none_or(|p| p.blocking)) }?;
+    match parent {
+        Some(parent) => {
+            let (_, now) = parent.place()?;
+            if rank != -1 {
+                let text = format!("rank: {rank}, but a member keeps its rank and passes -1");
+                return Err(Error::argument(text));
+            }
+            if nranks <= now {
+                return Err(Error::argument(format!(
+                    "nRanks: {nranks} is not more than the {now} there are"
+                )));
+            }
+        }
+        None => {
+            crate::create::check_ranks(nranks, rank)?;
+            if id.is_none() {
+                return Err(Error::argument("uniqueId: NULL, but a new rank needs it"));
+            }
+        }
+    }
     let number = parent.map_or(0, |p| p.children.fetch_add(1, Ordering::Relaxed));
     // Newcomers know nothing of the parent, and no group spans this and older communicators before all have joined.
-    let owner = Communicator::new(config.blocking, clique(("grow", nranks, number)), -1);
+    let owner = Communicator::new(config.blocking, clique(("grow", nranks, number)));
     let blocking = config.blocking;
     let world = parent.and_then(|p| p.world()).cloned();
     let theirs = id.and_then(|id| id::decode(&id, "uniqueId").ok()).map(|p| p.world);
@@ -360,7 +398,7 @@ pub unsafe fn grow(
         let id = id;
         let at = id.as_ref().map_or(ptr::null(), ptr::from_ref);
         match &comm {
-            Some(comm) => child(comm, "ncclCommGrow", true, move |library, real, slot| {
+            Some(comm) => child(comm, "ncclCommGrow", true, false, move |library, real, slot| {
                 // SAFETY: a live handle, entered; `slot` stays writable until the parent has settled, the id until the
                 // call returns.
                 unsafe { forward::ncclCommGrow(library, real, nranks, at, rank, slot, config.as_ptr()) }
@@ -380,17 +418,21 @@ pub unsafe fn grow(
     Task::of_child(Some(owner), blocking, out, begin, watch)?.start()
 }
 
-/// Lets the library make a child of a communicator, and waits until it has told which.
+/// Lets the library make a child of a communicator, and waits until it has told which: with `later` it tells when the
+/// parent has nothing under way any more, whatever the call answered.
 fn child(
     parent: &Arc<Comm>,
     what: &str,
     wanted: bool,
+    later: bool,
     make: impl FnOnce(&Library, ncclComm_t, *mut ncclComm_t) -> Result<ncclResult_t>,
 ) -> Result<Option<Arc<Comm>>> {
     // On the heap, for NCCL writes it when the parent's job is done, however long the caller has waited for that.
     let slot: *mut ncclComm_t = Box::into_raw(Box::new(ptr::null_mut()));
     let mut missing = None;
     let outcome = parent.call(what, |_, real| match make(parent.library(), real, slot) {
+        // NCCL may answer success while its job is under way.
+        Ok(ncclSuccess) if later => Some(ncclInProgress),
         Ok(result) => Some(result),
         Err(e) => {
             missing = Some(e);
@@ -431,7 +473,13 @@ impl Task {
         Policy::get()?;
         // The background must use the caller's device.
         let device = if cuda::is_usable() { Some(cuda::current_device()?) } else { None };
-        Ok(Task { owner, blocking, begin: Box::new(begin), watch, token: 0, out: Some(out), device })
+        let (begin, out) = (Box::new(begin), Some(out));
+        Ok(Task { parent: None, owner, blocking, begin, watch, token: 0, out, device })
+    }
+
+    fn of(self, parent: &Arc<Communicator>) -> Task {
+        // Its address: other ranks of the same clique may be in this process.
+        Task { parent: Some(Arc::as_ptr(parent).addr() as u64), ..self }
     }
 
     /// Gives the application its handle.
@@ -470,13 +518,25 @@ impl Task {
 
     /// Makes it and joins its world. A blocking communicator that fails is gone, as in NCCL; another waits to be asked.
     fn run(self) -> Result<()> {
-        let Task { owner, blocking, begin, watch, token, out, device } = self;
+        let Task { owner, blocking, begin, watch, token, out, device, .. } = self;
+        if let Some(owner) = &owner {
+            owner.started.store(true, Ordering::SeqCst);
+            if owner.abandoned.load(Ordering::SeqCst) {
+                // Destroyed in the group that was to make it.
+                owner.settle(Err(Error::usage("comm: it was given up before it was made")));
+                owner.settle_world();
+                return Ok(());
+            }
+        }
         let begun = catch_unwind(AssertUnwindSafe(|| match device {
             Some(device) => cuda::on(device, begin),
             None => begin(),
         }));
         let begun = begun.unwrap_or_else(|payload| Err(caught(payload)));
         let made = begun.and_then(|comm| {
+            if let (Some(owner), Some(comm)) = (&owner, &comm) {
+                owner.begin(comm);
+            }
             // All ranks take part in watching, those who get no communicator, too.
             attend(owner.as_ref(), comm.as_ref(), watch)?;
             let Some(comm) = comm else { return Ok(None) };
@@ -559,11 +619,21 @@ pub fn run_all(tasks: Vec<Task>) -> Result<ncclResult_t> {
             result = result.and(Err(e));
         }
     }
-    let mut waiting = waiting;
-    let last = waiting.pop();
+    let mut lanes: Vec<(Option<u64>, Vec<Task>)> = Vec::new();
+    for task in waiting {
+        match lanes.iter_mut().find(|(parent, _)| parent.is_some() && *parent == task.parent) {
+            Some((_, lane)) => lane.push(task),
+            None => lanes.push((task.parent, vec![task])),
+        }
+    }
+    let run = |lane: Vec<Task>| {
+        // All of them, also after an error: the other ranks do not know of it.
+        lane.into_iter().map(Task::run).fold(Ok(()), Result::and)
+    };
+    let last = lanes.pop();
     let joined: Result<()> = std::thread::scope(|s| {
-        let threads: Vec<_> = waiting.into_iter().map(|t| s.spawn(move || t.run())).collect();
-        let mine = last.map_or(Ok(()), Task::run);
+        let threads: Vec<_> = lanes.into_iter().map(|(_, lane)| s.spawn(move || run(lane))).collect();
+        let mine = last.map_or(Ok(()), |(_, lane)| run(lane));
         // All of them, also after an error.
         let theirs = threads.into_iter().map(|t| t.join().unwrap_or_else(|payload| Err(caught(payload))));
         theirs.fold(mine, Result::and)

@@ -15,12 +15,15 @@ pub mod join;
 pub mod run;
 pub mod ward;
 
+use crate::arg::Out;
 use multiworld::error::{Code, Error, Extent, Result};
 use multiworld::nccl::types::*;
 use multiworld::nccl::{Comm, Library, Outcome};
-use multiworld::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use multiworld::sync::{Arc, Condvar, Mutex, OnceLock};
+use multiworld::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use multiworld::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use multiworld::world::World;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
 /// One rank of one communicator.
@@ -29,8 +32,11 @@ pub struct Communicator {
     pub blocking: bool,
     /// The same on all ranks of it, and different from other communicators': the order of launches in a group.
     pub clique: u64,
-    /// -1 where only NCCL knows.
-    rank: i32,
+    /// Rank and ranks, once it is made: argument errors must be found before NCCL finds them, because it takes one for
+    /// the end of a non-blocking communicator.
+    place: OnceLock<(i32, i32)>,
+    /// What NCCL has begun to make.
+    begun: OnceLock<Arc<Comm>>,
     /// What making it came to; empty while it goes on.
     made: OnceLock<Result<Arc<Comm>>>,
     /// The world that watches it; empty while nobody does.
@@ -38,13 +44,22 @@ pub struct Communicator {
     /// Joining the world has ended, however it did.
     watched: Mutex<bool>,
     changed: Condvar,
+    /// Somebody is making it: not before the end of the group that it is part of.
+    started: AtomicBool,
     /// Aborted, maybe before it was made.
     abandoned: AtomicBool,
-    /// Revoked by this rank: refused here, because NCCL's own refusal would count as a failure.
-    revoked: AtomicBool,
+    /// Revoked or suspended by this rank: refused here, because NCCL's own refusal would count as a failure.
+    closed: AtomicU8,
+    /// Types of the reductions that were made for it.
+    operators: RwLock<BTreeMap<ncclRedOp_t, ncclDataType_t>>,
     /// Communicators made from it.
     children: AtomicU32,
 }
+
+/// Values of `Communicator::closed`.
+const OPEN: u8 = 0;
+const REVOKED: u8 = 1;
+const SUSPENDED: u8 = 2;
 
 /// How long calls on it may take that NCCL carries out in the background.
 pub fn patience() -> Result<Duration> {
@@ -52,17 +67,20 @@ pub fn patience() -> Result<Duration> {
 }
 
 impl Communicator {
-    fn new(blocking: bool, clique: u64, rank: i32) -> Arc<Communicator> {
+    fn new(blocking: bool, clique: u64) -> Arc<Communicator> {
         Arc::new(Communicator {
             blocking,
             clique,
-            rank,
+            place: OnceLock::new(),
+            begun: OnceLock::new(),
             made: OnceLock::new(),
             world: OnceLock::new(),
             watched: Mutex::new(false),
             changed: Condvar::new(),
+            started: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            revoked: AtomicBool::new(false),
+            closed: AtomicU8::new(OPEN),
+            operators: RwLock::default(),
             children: AtomicU32::new(0),
         })
     }
@@ -80,10 +98,13 @@ impl Communicator {
     /// The same, for operations.
     #[inline]
     pub fn ready(&self) -> Result<&Arc<Comm>> {
-        if self.revoked.load(Ordering::Relaxed) {
-            return Err(Error::usage("comm: it was revoked; only destroy, split, shrink and abort are left"));
+        match self.closed.load(Ordering::Relaxed) {
+            OPEN => self.comm(),
+            REVOKED => {
+                Err(Error::usage("comm: it was revoked; only destroy, split, shrink and abort are left"))
+            }
+            _ => Err(Error::usage("comm: it is suspended; ncclCommResume comes first")),
         }
-        self.comm()
     }
 
     /// Calls the library on it, one thread at a time. What NCCL carries out in the background is waited for if the
@@ -93,7 +114,7 @@ impl Communicator {
         what: &str,
         body: impl FnOnce(&Library, ncclComm_t) -> Result<ncclResult_t>,
     ) -> Result<ncclResult_t> {
-        let comm = self.ready()?;
+        let comm = self.comm()?;
         let mut missing = None;
         let outcome = comm.call(what, |_, real| match body(comm.library(), real) {
             Ok(result) => Some(result),
@@ -136,12 +157,81 @@ impl Communicator {
             Some(Err(e)) => return Err(e.clone()),
             Some(Ok(comm)) => comm,
         };
+        // NCCL's answer to who has revoked it.
+        if self.closed.load(Ordering::Relaxed) == REVOKED {
+            return Ok(());
+        }
         if let Some(e) = comm.error() {
             return Err(e);
         }
         match comm.poll()? {
             Outcome::Done => Ok(()),
             Outcome::Pending => in_progress(),
+        }
+    }
+
+    /// Rank and ranks.
+    #[inline]
+    pub fn place(&self) -> Result<(i32, i32)> {
+        self.place.get().copied().ok_or_else(|| Error::usage("comm: NCCL does not say which rank it is"))
+    }
+
+    /// Makes a reduction.
+    ///
+    /// # Safety
+    /// As NCCL's function.
+    pub unsafe fn create_operator(
+        &self,
+        op: *mut ncclRedOp_t,
+        scalar: *mut c_void,
+        datatype: ncclDataType_t,
+        residence: ncclScalarResidence_t,
+    ) -> Result<ncclResult_t> {
+        // SAFETY: writable by NCCL's contract.
+        let out = unsafe { Out::new(op, "op") }?;
+        if datatype >= ncclNumTypes {
+            return Err(Error::argument(format!("datatype: {datatype} is no ncclDataType_t")));
+        }
+        if scalar.is_null() {
+            return Err(Error::argument("scalar: NULL"));
+        }
+        if !matches!(residence, ncclScalarDevice | ncclScalarHostImmediate) {
+            return Err(Error::argument(format!("residence: {residence} is no ncclScalarResidence_t")));
+        }
+        let mut made = ncclSum;
+        let answer = self.call("ncclRedOpCreatePreMulSum", |l, real| {
+            // SAFETY: a live handle, entered, and a scalar by NCCL's contract.
+            unsafe { forward::ncclRedOpCreatePreMulSum(l, &mut made, scalar, datatype, residence, real) }
+        })?;
+        self.operators.write().insert(made, datatype);
+        out.set(made);
+        Ok(answer)
+    }
+
+    /// Destroys a reduction.
+    pub fn destroy_operator(&self, op: ncclRedOp_t) -> Result<ncclResult_t> {
+        if op < ncclNumOps {
+            return Err(Error::argument(format!("op: {op} is built in and cannot be destroyed")));
+        }
+        if self.operators.write().remove(&op).is_none() {
+            return Err(unknown(op));
+        }
+        self.call("ncclRedOpDestroy", |l, real| {
+            // SAFETY: a live handle, entered.
+            unsafe { forward::ncclRedOpDestroy(l, op, real) }
+        })
+    }
+
+    /// Whether a reduction is one of this communicator and of this type.
+    #[inline]
+    pub fn check_operator(&self, op: ncclRedOp_t, datatype: ncclDataType_t) -> Result<()> {
+        if op < ncclNumOps {
+            return Ok(());
+        }
+        match self.operators.read().get(&op) {
+            Some(made) if *made == datatype => Ok(()),
+            Some(made) => Err(Error::argument(format!("op: {op} was made for type {made}, not {datatype}"))),
+            None => Err(unknown(op)),
         }
     }
 
@@ -152,14 +242,15 @@ impl Communicator {
 
     /// Making it has ended.
     fn settle(&self, made: Result<Arc<Comm>>) {
+        if let Ok(comm) = &made
+            && let Ok(place) = place(comm)
+        {
+            let _ = self.place.set(place);
+        }
         // Set once, by whoever made it.
         let _ = self.made.set(made);
         drop(self.watched.lock());
         self.changed.notify_all();
-        // SeqCst, as in `abort`: one of the two sees what the other one did first.
-        if self.abandoned.load(Ordering::SeqCst) {
-            self.end();
-        }
     }
 
     /// Joining the world has ended.
@@ -178,8 +269,18 @@ impl Communicator {
         }
     }
 
+    /// NCCL has begun to make it.
+    fn begin(&self, comm: &Arc<Comm>) {
+        // Set once, by whoever makes it.
+        let _ = self.begun.set(comm.clone());
+        // SeqCst, as in `abort`: one of the two sees what the other one did first.
+        if self.abandoned.load(Ordering::SeqCst) {
+            self.end();
+        }
+    }
+
     fn end(&self) {
-        if let Some(Ok(comm)) = self.made.get() {
+        if let Some(comm) = self.begun.get() {
             let text = format!("communicator '{}' was aborted by this rank", comm.name());
             comm.end(&Error::new(Code::Aborted, Extent::World, text));
         }
@@ -192,7 +293,7 @@ impl Communicator {
         if let Some(world) = self.world.get() {
             world.abort();
         }
-        if let Some(Ok(comm)) = self.made.get()
+        if let Some(comm) = self.begun.get()
             && let Err(e) = comm.wait_over()
         {
             // Counted and reported already. The application gets no error: it could do nothing about it but die.
@@ -209,6 +310,10 @@ impl Communicator {
 
     /// Finalizes unless that has been done, and frees. Gone whatever this answers.
     pub fn destroy(&self) -> Result<ncclResult_t> {
+        if !self.started.load(Ordering::SeqCst) {
+            self.abandoned.store(true, Ordering::SeqCst);
+            return Ok(ncclSuccess);
+        }
         // A world that is still being joined would outlive its communicator.
         self.wait_settled(Instant::now() + patience()?);
         let Some(Ok(comm)) = self.made.get() else { return Ok(ncclSuccess) };
@@ -227,16 +332,64 @@ impl Communicator {
         }
     }
 
-    /// Ends what is under way here; the communicator can still be split and shrunk.
+    /// Ends what is under way, here and on all other ranks; the communicator can still be split and shrunk.
     pub fn revoke(&self, flags: i32) -> Result<ncclResult_t> {
-        if self.revoked.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Relaxed) == REVOKED {
             return Err(Error::argument("comm: it has been revoked already"));
+        }
+        if flags.cast_unsigned() != NCCL_REVOKE_DEFAULT {
+            return Err(Error::argument(format!("revokeFlags: {flags} is no flag of it")));
         }
         let answer = self.call("ncclCommRevoke", |library, real| {
             // SAFETY: a live handle, entered.
             unsafe { forward::ncclCommRevoke(library, real, flags) }
         })?;
-        self.revoked.store(true, Ordering::Relaxed);
+        self.closed.store(REVOKED, Ordering::Relaxed);
+        if let Some(world) = self.world.get() {
+            world.revoke()?;
+        }
         Ok(answer)
     }
+
+    /// Gives device memory back for a while.
+    pub fn suspend(&self, flags: i32) -> Result<ncclResult_t> {
+        let answer = self.call("ncclCommSuspend", |library, real| {
+            // SAFETY: a live handle, entered.
+            unsafe { forward::ncclCommSuspend(library, real, flags) }
+        })?;
+        self.closed.store(SUSPENDED, Ordering::Relaxed);
+        Ok(answer)
+    }
+
+    /// Takes it back into use.
+    pub fn resume(&self) -> Result<ncclResult_t> {
+        if self.closed.load(Ordering::Relaxed) != SUSPENDED {
+            return self.ready().map(|_| ncclSuccess);
+        }
+        let answer = self.call("ncclCommResume", |library, real| {
+            // SAFETY: a live handle, entered.
+            unsafe { forward::ncclCommResume(library, real) }
+        })?;
+        self.closed.store(OPEN, Ordering::Relaxed);
+        Ok(answer)
+    }
+}
+
+#[cold]
+fn unknown(op: ncclRedOp_t) -> Error {
+    Error::argument(format!("op: {op} is neither built in nor an operator made for this communicator"))
+}
+
+/// Asks NCCL for rank and ranks.
+fn place(comm: &Comm) -> Result<(i32, i32)> {
+    let (mut rank, mut nranks) = (0, 0);
+    let library = comm.library();
+    comm.with(|real| {
+        // SAFETY: a live handle, entered; both are writable.
+        unsafe {
+            forward::ncclCommUserRank(library, real, &mut rank)?;
+            forward::ncclCommCount(library, real, &mut nranks)
+        }
+    })??;
+    Ok((rank, nranks))
 }

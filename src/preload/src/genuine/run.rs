@@ -39,8 +39,8 @@ enum What {
 #[inline]
 pub unsafe fn post(owner: &Arc<Communicator>, stream: Stream, posted: &Posted) -> Result<ncclResult_t> {
     let comm = owner.ready()?;
+    check(owner, posted)?;
     if group::is_open() {
-        posted.check_buffers(owner.rank.cast_unsigned())?;
         let mut posted = *posted;
         let mut copy = Vec::new();
         if !posted.config.is_null() {
@@ -76,6 +76,37 @@ pub unsafe fn post(owner: &Arc<Communicator>, stream: Stream, posted: &Posted) -
     Ok(answer)
 }
 
+/// Finds wrong arguments before NCCL does.
+#[inline]
+fn check(owner: &Communicator, posted: &Posted) -> Result<()> {
+    let (rank, nranks) = owner.place()?;
+    if posted.datatype >= ncclNumTypes {
+        return Err(Error::argument(format!("datatype: {} is no ncclDataType_t", posted.datatype)));
+    }
+    if !(0..nranks).contains(&posted.peer) {
+        let what = if posted.kind == OpKind::PointToPoint { "peer" } else { "root" };
+        let text = format!("{what}: {} is not a rank of the communicator (0..{})", posted.peer, nranks - 1);
+        return Err(Error::argument(text));
+    }
+    // No address space holds as many elements of eight bytes on each rank.
+    if posted.count > isize::MAX as usize / 8 / nranks as usize {
+        return Err(Error::argument(format!(
+            "count: {} elements are more than an address space holds",
+            posted.count
+        )));
+    }
+    if posted.count > 0 {
+        posted.check_buffers(rank.cast_unsigned())?;
+    }
+    match posted.op {
+        Some(op) => owner.check_operator(op, posted.datatype),
+        None if posted.kind == OpKind::PointToPoint && posted.peer == rank && !group::is_open() => {
+            Err(Error::usage("peer: a send to oneself and its receive must be in one group"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The same for a call that is no operation of ours.
 pub fn post_other(
     owner: &Arc<Communicator>,
@@ -83,8 +114,8 @@ pub fn post_other(
     stream: Stream,
     body: impl FnOnce(&Library, ncclComm_t) -> Result<ncclResult_t> + 'static,
 ) -> Result<ncclResult_t> {
+    owner.ready()?;
     if group::is_open() {
-        owner.ready()?;
         let what = What::Other(Box::new(body));
         group::add_genuine(Queued { owner: owner.clone(), stream, what, _config: Vec::new() });
         return Ok(ncclSuccess);

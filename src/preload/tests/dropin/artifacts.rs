@@ -31,22 +31,50 @@ pub fn folder(name: &str) -> PathBuf {
 /// `libmultiworld_nccl.so`, built with the profile of these tests.
 pub fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // Tests are in <profile>/deps.
-        let exe = std::env::current_exe().expect("own path");
-        let profile = exe.parent().and_then(Path::parent).expect("the profile's folder");
-        let mut build = Command::new(cargo);
-        build.current_dir(root()).args(["build", "--quiet", "-p", "multiworld-nccl", "--target-dir"]);
-        build.arg(profile.parent().expect("the target folder"));
-        if profile.ends_with("release") {
-            build.arg("--release");
+    BUILT.get_or_init(|| built("multiworld-nccl", "libmultiworld_nccl.so"))
+}
+
+/// The double of NCCL 2.32.3.
+pub fn nccl_double() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("multiworld-double-nccl", "libmwdouble_nccl.so"))
+}
+
+/// The double of NCCL 2.19.3.
+pub fn old_nccl_double() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("multiworld-double-nccl-old", "libmwdouble_nccl_old.so"))
+}
+
+/// A folder with the double of CUDA under the names that programs look for.
+pub fn cuda_double() -> &'static Path {
+    static LINKED: OnceLock<PathBuf> = OnceLock::new();
+    LINKED.get_or_init(|| {
+        let library = built("multiworld-double-cuda", "libmwdouble_cuda.so");
+        let folder = folder("cuda");
+        for name in ["libcuda.so.1", "libcudart.so.12", "libcudart.so.13"] {
+            std::os::unix::fs::symlink(&library, folder.join(name)).expect("a link to the double");
         }
-        succeed(&mut build);
-        let library = profile.join("libmultiworld_nccl.so");
-        assert!(library.is_file(), "{} was not built", library.display());
-        library
+        folder
     })
+}
+
+/// A library of this workspace, built with the profile of these tests.
+fn built(package: &str, name: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Tests are in <profile>/deps.
+    let exe = std::env::current_exe().expect("own path");
+    let profile = exe.parent().and_then(Path::parent).expect("the profile's folder");
+    let mut build = Command::new(cargo);
+    build.current_dir(root()).args(["build", "--quiet", "-p", package, "--target-dir"]);
+    build.arg(profile.parent().expect("the target folder"));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    succeed(&mut build);
+    let library = profile.join(name);
+    assert!(library.is_file(), "{} was not built", library.display());
+    library
 }
 
 /// A folder with the library under NCCL's names, as a package would install it.

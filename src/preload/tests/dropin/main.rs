@@ -5,11 +5,13 @@
 //! | `artifacts` | builds the library and compiles the programs, once |
 //! | `launch` | starts ranks and waits for them |
 //! | `host` | communicators on host memory |
+//! | `doubles` | communicators of a genuine NCCL, which is a double |
 //! | `faults` | ranks that are killed |
 //! | `genuine` | against the genuine NCCL, where `MW_NCCL_LIB` names one |
 //! | `symbols` | what the library exports |
 
 mod artifacts;
+mod doubles;
 mod faults;
 mod genuine;
 mod host;
