@@ -2,7 +2,7 @@
 #
 #   make demo      serve requests through a pipeline, kill one of its processes, watch it recover
 #   make test      everything that is checked: formatting, lints, Rust and C tests, examples, header, symbols
-#   make lib       build/lib/libmultiworld.so
+#   make lib       build/lib/libmultiworld.so, and build/lib/libmultiworld_nccl.so to put in NCCL's place
 #   make examples  build/examples/*
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
@@ -19,9 +19,15 @@ CARGO ?= cargo
 CC ?= cc
 CFLAGS ?= -O2 -g
 STRICT := -std=c99 -Wall -Wextra -Werror -pedantic
-BUILT := $(or $(CARGO_TARGET_DIR),target)/release/libmultiworld.so
+BUILT_IN := $(or $(CARGO_TARGET_DIR),target)/release
+BUILT := $(BUILT_IN)/libmultiworld.so
+BUILT_NCCL := $(BUILT_IN)/libmultiworld_nccl.so
 # cargo names the library without a version; programs are linked to its soname, which build/lib provides.
 LIB := build/lib/libmultiworld.so.$(SOVERSION)
+# NCCL's names have folders of their own, below build/lib and where it is installed, so that nobody gets the
+# stand-in who did not ask for it. ldconfig would make a link libnccl.so.2 beside the installed file, too.
+LIB_NCCL := build/lib/libmultiworld_nccl.so
+NCCLDIR := $(LIBDIR)/multiworld/nccl
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
 LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm
 
@@ -37,10 +43,11 @@ all: lib examples
 
 # cargo knows best whether anything is out of date. Who installs what was built before, as root say, may have none.
 cargo-lib:
-	@if [ -e $(BUILT) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
-	  echo "no $(firstword $(CARGO)) here: $(BUILT) is taken as it is"; \
+	@if [ -e $(BUILT) ] && [ -e $(BUILT_NCCL) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
+	  echo "no $(firstword $(CARGO)) here: $(BUILT) and $(BUILT_NCCL) are taken as they are"; \
 	else \
-	  echo "$(CARGO) build --release -p multiworld --lib"; $(CARGO) build --release -p multiworld --lib; \
+	  echo "$(CARGO) build --release -p multiworld -p multiworld-nccl --lib"; \
+	  $(CARGO) build --release -p multiworld -p multiworld-nccl --lib; \
 	fi
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
@@ -48,7 +55,13 @@ build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
 	@cmp -s $(BUILT) $@ || install -m 755 $(BUILT) $@
 	@ln -sf libmultiworld.so.$(SOVERSION) build/lib/libmultiworld.so
 
-lib: $(LIB)
+$(LIB_NCCL): cargo-lib
+	@mkdir -p build/lib/nccl
+	@cmp -s $(BUILT_NCCL) $@ || install -m 755 $(BUILT_NCCL) $@
+	@ln -sf ../libmultiworld_nccl.so build/lib/nccl/libnccl.so.2
+	@ln -sf libnccl.so.2 build/lib/nccl/libnccl.so
+
+lib: $(LIB) $(LIB_NCCL)
 examples: $(EXAMPLES)
 c-tests: $(C_TESTS)
 asan-tests: $(ASAN_TESTS)
@@ -99,10 +112,13 @@ build/multiworld.pc: Makefile Cargo.toml
 install: lib
 	@rm -f build/multiworld.pc
 	@$(MAKE) --no-print-directory build/multiworld.pc
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(NCCLDIR) $(DESTDIR)$(INCLUDEDIR)
 	install -m 755 $(BUILT) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
 	ln -sf libmultiworld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(SOVERSION)
 	ln -sf libmultiworld.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so
+	install -m 755 $(BUILT_NCCL) $(DESTDIR)$(NCCLDIR)/libmultiworld_nccl.so.$(VERSION)
+	ln -sf libmultiworld_nccl.so.$(VERSION) $(DESTDIR)$(NCCLDIR)/libnccl.so.2
+	ln -sf libnccl.so.2 $(DESTDIR)$(NCCLDIR)/libnccl.so
 	install -m 644 include/multiworld.h $(DESTDIR)$(INCLUDEDIR)/multiworld.h
 	install -m 644 build/multiworld.pc $(DESTDIR)$(LIBDIR)/pkgconfig/multiworld.pc
 

@@ -39,13 +39,13 @@ skip() { echo "check $1: skipped ($2)"; }
 have() { command -v "$1" >/dev/null; }
 
 begin=$EPOCHREALTIME
-check format "$CARGO" fmt --check
-check clippy "$CARGO" clippy --quiet --all-targets -- -D warnings
-check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --no-deps
+check format "$CARGO" fmt --all --check
+check clippy "$CARGO" clippy --quiet --workspace --all-targets -- -D warnings
+check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --workspace --no-deps
 
 # Rust tests are counted by cargo.
 start=$EPOCHREALTIME
-timeout --kill-after=10 1800 "$CARGO" test --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"
+timeout --kill-after=10 1800 "$CARGO" test --workspace --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"
 code=${PIPESTATUS[0]}
 echo "cargo test took $(since "$start") s"
 if [ "$code" -ne 0 ]; then
@@ -96,9 +96,22 @@ export -f symbols
 export CC
 check symbols bash -c symbols
 
-soname() { readelf -d build/lib/libmultiworld.so.1 | grep -q 'SONAME.*\[libmultiworld\.so\.1\]'; }
+# The stand-in for NCCL exports all that the genuine one does; programs may take any of it.
+drop_in_symbols() {
+  local exported missing
+  exported=$(nm -D --defined-only build/lib/libmultiworld_nccl.so | awk '{ print $NF }' | sed 's/@.*//' | sort -u)
+  [ -s src/nccl/symbols.txt ] || { echo "src/nccl/symbols.txt is empty"; return 1; }
+  missing=$(comm -23 <(sort -u src/nccl/symbols.txt) <(echo "$exported"))
+  [ -z "$missing" ] || { echo "not exported: $missing"; return 1; }
+}
+export -f drop_in_symbols
+check "drop-in symbols" bash -c drop_in_symbols
+
+# soname FILE NAME
+soname() { readelf -d "$1" | grep -qF "Library soname: [$2]"; }
 export -f soname
-check soname bash -c soname
+check soname bash -c 'soname build/lib/libmultiworld.so.1 libmultiworld.so.1'
+check "drop-in soname" bash -c 'soname build/lib/libmultiworld_nccl.so libnccl.so.2'
 
 export MW_IFNAME=lo
 
@@ -121,11 +134,23 @@ installed() {
     cp c_examples/send_recv.c c_examples/common.h "$root" &&
     "$CC" "$root/send_recv.c" -o "$root/send_recv" $flags -Wl,-rpath,"$root/opt/mw/lib" && "$root/send_recv"
 }
+
+# The drop-in is installed under NCCL's names in a folder of its own, and nowhere else.
+drop_in_installed() {
+  local root=$1 folder=$1/opt/mw/lib/multiworld/nccl file
+  file=$(readlink -f "$folder/libnccl.so.2") && [ -f "$file" ] || { echo "no libnccl.so.2"; return 1; }
+  [[ ${file##*/} =~ ^libmultiworld_nccl\.so\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || { echo "$file"; return 1; }
+  [ "$(readlink -f "$folder/libnccl.so")" = "$file" ] || { echo "no libnccl.so"; return 1; }
+  soname "$file" libnccl.so.2 || { echo "wrong soname"; return 1; }
+  [ "$(find "$root" -name '*nccl*.so*' -not -path "$folder/*" | wc -l)" -eq 0 ] || { echo "one elsewhere"; return 1; }
+}
+export -f drop_in_installed
 export -f installed
 root=$(mktemp -d) || exit 1
 trap 'rm -rf "$root"' EXIT
 have pkg-config || skip "install through pkg-config" "pkg-config is not installed"
 check install bash -c 'installed "$0"' "$root"
+check "install of the drop-in" bash -c 'drop_in_installed "$0"' "$root"
 
 for transport in shm tcp; do
   for source in tests/c/*.c; do
