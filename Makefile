@@ -31,6 +31,16 @@ NCCLDIR := $(LIBDIR)/multiworld/nccl
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
 LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm
 
+# nccl_unmodified takes device memory where both of these are set, to where include/ and lib/ of CUDA and NCCL are.
+CUDA_HOME ?=
+NCCL_HOME ?=
+ifneq ($(and $(CUDA_HOME),$(NCCL_HOME)),)
+WITH_CUDA := -DWITH_CUDA -isystem $(NCCL_HOME)/include -isystem $(CUDA_HOME)/include
+LINK_NCCL := -L$(NCCL_HOME)/lib -l:libnccl.so.2 -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart
+else
+LINK_NCCL := -Lbuild/lib/nccl -lnccl
+endif
+
 PIPELINE_SOURCES := $(wildcard c_examples/elastic_pipeline/*.c)
 PIPELINE_HEADERS := $(wildcard c_examples/elastic_pipeline/*.h)
 EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c)) build/examples/elastic_pipeline
@@ -69,6 +79,11 @@ asan-tests: $(ASAN_TESTS)
 build/examples/elastic_pipeline: $(PIPELINE_SOURCES) $(PIPELINE_HEADERS) c_examples/common.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $(PIPELINE_SOURCES) -o $@ $(LINK)
+
+# A program for NCCL. It is not told where the library is: whoever starts it decides which one it gets.
+build/examples/nccl_unmodified: c_examples/nccl_unmodified.c | $(LIB_NCCL)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) $(CPPFLAGS) $(WITH_CUDA) $< -o $@ $(LDFLAGS) $(LINK_NCCL)
 
 build/examples/%: c_examples/%.c c_examples/common.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
