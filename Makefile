@@ -29,7 +29,7 @@ LIB := build/lib/libmultiworld.so.$(SOVERSION)
 LIB_NCCL := build/lib/libmultiworld_nccl.so
 NCCLDIR := $(LIBDIR)/multiworld/nccl
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
-LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm
+LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm -ldl
 
 # nccl_unmodified takes device memory where both of these are set, to where include/ and lib/ of CUDA and NCCL are.
 CUDA_HOME ?=
@@ -47,7 +47,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all lib examples c-tests asan-tests demo test header install clean cargo-lib
+.PHONY: bindings all doubles lib examples c-tests asan-tests demo test header install clean cargo-lib
 
 all: lib examples
 
@@ -70,6 +70,14 @@ $(LIB_NCCL): cargo-lib
 	@cmp -s $(BUILT_NCCL) $@ || install -m 755 $(BUILT_NCCL) $@
 	@ln -sf ../libmultiworld_nccl.so build/lib/nccl/libnccl.so.2
 	@ln -sf libnccl.so.2 build/lib/nccl/libnccl.so
+
+# What the tests and benchmarks put in the place of CUDA and NCCL on machines without a GPU.
+doubles:
+	$(CARGO) build --release -p multiworld-double-cuda -p multiworld-double-nccl
+	@mkdir -p build/doubles
+	@for name in libcuda.so.1 libcudart.so.12 libcudart.so.13 libcudart.so; do \
+	  ln -sf $(abspath $(BUILT_IN))/libmwdouble_cuda.so build/doubles/$$name || exit 1; done
+	@ln -sf $(abspath $(BUILT_IN))/libmwdouble_nccl.so build/doubles/libnccl.so.2
 
 lib: $(LIB) $(LIB_NCCL)
 examples: $(EXAMPLES)

@@ -226,8 +226,8 @@ static void be_rank(int nranks, double length) {
         printf("%ld s: %d ranks, %ld all-reduces, all sums right\n", told, t.count, done);
       }
     } else {
-      printf("rank %d: %.0f ms after the last all-reduce: %s: %s\n", me, 1e3 * (now - last),
-             ncclGetErrorString(result), ncclGetLastError(t.comm));
+      printf("rank %d: %.0f ms after the last all-reduce: %s\nrank %d: %s\n", me, 1e3 * (now - last),
+             ncclGetErrorString(result), me, ncclGetLastError(t.comm));
       shrink(&t);
       over = 0;
     }

@@ -54,7 +54,7 @@ if [ "$code" -ne 0 ]; then
   grep -q '^test result: FAILED' "$LOGS/cargo.log" || echo "check cargo test: FAILED (exit code $code)"
 fi
 
-check build make --no-print-directory -j2 lib examples c-tests
+check build make --no-print-directory -j2 lib examples c-tests doubles
 
 # The header with every compiler there is, twice included and with its macros used.
 header_as() { # file suffix, compiler, flags...
@@ -152,13 +152,52 @@ have pkg-config || skip "install through pkg-config" "pkg-config is not installe
 check install bash -c 'installed "$0"' "$root"
 check "install of the drop-in" bash -c 'drop_in_installed "$0"' "$root"
 
+# A plain NCCL program that gets the drop-in from outside, and goes on when one of its ranks is killed.
+drop_in=$PWD/build/lib/nccl/libnccl.so.2
+unmodified() {
+  local out
+  out=$(LD_PRELOAD=$1 MW_BACKEND=host build/examples/nccl_unmodified --seconds 3 --kill 2) || { echo "$out"; return 1; }
+  echo "$out"
+  grep -q 'goes on with 3 ranks: 0 1 3' <<<"$out" && grep -q '^3 s: 3 ranks, .* all sums right' <<<"$out" &&
+    grep -q '^3 of 4 ranks came to the end' <<<"$out"
+}
+export -f unmodified
+plain() { ! grep -inE 'multiworld|\bmw' c_examples/nccl_unmodified.c; }
+export -f plain
+check "c_examples/nccl_unmodified knows nothing of us" bash -c plain
+
+# The README's commands for it, which kill a rank of their own.
+preloaded() {
+  local out
+  out=$(MW_BACKEND=host bash -c "$(awk '/^```sh$/ { block = ""; inside = 1; next }
+    /^```$/ { if (inside && block ~ /LD_PRELOAD/) { printf "%s", block; exit } inside = 0 }
+    inside { block = block $0 "\n" }' README.md)" 2>&1) || { echo "$out"; return 1; }
+  echo "$out"
+  grep -q '^3 of 4 ranks came to the end' <<<"$out"
+}
+export -f preloaded
+check "README drop-in" bash -c preloaded
+
+# A world on device memory beside one on host memory: with what this machine has, and over the doubles.
+mixed=$(build/examples/mixed_backends 2>&1)
+case $mixed in
+*skipped:*) skip c_examples/mixed_backends "${mixed#*skipped: }" ;;
+*) check c_examples/mixed_backends build/examples/mixed_backends ;;
+esac
+mixed() { build/examples/mixed_backends | tee /dev/stderr | grep -q '^mixed_backends: ok'; }
+export -f mixed
+
 for transport in shm tcp; do
+  check "c_examples/nccl_unmodified $transport" env MW_TRANSPORT=$transport bash -c 'unmodified "$0"' "$drop_in"
+  check "c_examples/mixed_backends over the doubles $transport" env MW_TRANSPORT=$transport \
+    LD_LIBRARY_PATH="$PWD/build/doubles" MW_NCCL_LIB="$PWD/build/doubles/libnccl.so.2" bash -c mixed
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)
     check "tests/c/$name $transport" env MW_TRANSPORT=$transport build/tests/"$name"
   done
   for source in c_examples/*.c; do
     name=$(basename "$source" .c)
+    [[ $name != nccl_unmodified && $name != mixed_backends ]] || continue
     check "c_examples/$name $transport" env MW_TRANSPORT=$transport build/examples/"$name"
   done
   check "c_examples/elastic_pipeline $transport" \
