@@ -1,8 +1,8 @@
 /* One process in two worlds of different backends: device memory through NCCL, host memory without it.
  *
  * Process 0 takes requests from process 2 through the world "front", on host memory, and works on them
- * together with process 1 in the world "gpu", on device memory. Then process 1 is killed. That breaks "gpu" and
- * nothing else: process 0 learns it, and tells process 2 through "front", which goes on.
+ * together with process 1 in the world "gpu", on device memory. Then process 1 is killed. That breaks "gpu"
+ * and nothing else: process 0 learns it, and tells process 2 through "front", which goes on.
  *
  *      process 2 --- "front", host --- process 0 --- "gpu", nccl --- process 1
  *
@@ -60,7 +60,8 @@ static int open_cuda(void) {
   if (!find(library, "cuInit", &cuda.init) || !find(library, "cuDeviceGetCount", &cuda.device_count) ||
       !find(library, "cuDevicePrimaryCtxRetain", &cuda.retain) ||
       !find(library, "cuCtxSetCurrent", &cuda.set_current) || !find(library, "cuMemAlloc_v2", &cuda.alloc) ||
-      !find(library, "cuMemcpyHtoD_v2", &cuda.to_device) || !find(library, "cuMemcpyDtoH_v2", &cuda.to_host) ||
+      !find(library, "cuMemcpyHtoD_v2", &cuda.to_device) ||
+      !find(library, "cuMemcpyDtoH_v2", &cuda.to_host) ||
       !find(library, "cuStreamSynchronize", &cuda.synchronize)) {
     return 0;
   }
@@ -185,8 +186,8 @@ static void process(int number) {
   if (number == 2) client();
 }
 
-/* Asks whether a world of the nccl backend can be, in a process of its own: neither CUDA nor this library can be used
- * by a process that is going to fork. */
+/* Asks whether a world of the nccl backend can be, in a process of its own: neither CUDA nor this library can
+ * be used by a process that is going to fork. */
 static int can_run(void) {
   int status = 0;
   pid_t pid = fork();

@@ -7,7 +7,7 @@
  *
  *   nccl_unmodified [--ranks N] [--seconds S] [--kill RANK]
  *
- * --kill: RANK is killed after a third of the time; else kill one yourself, "pkill -9 -f 'unmodified rank 2'".
+ * --kill: RANK is killed after a third of the time. Or kill one yourself; each says which process it is.
  *
  * With CUDA (-DWITH_CUDA, which needs cuda_runtime.h and nccl.h) the numbers are in device memory, one device
  * per rank. Else they are in host memory, and what the program uses of nccl.h is declared below.
@@ -208,8 +208,10 @@ static void be_rank(int nranks, double length) {
     NCCL(ncclGetUniqueId(&shared->id));
     __atomic_store_n(&shared->has_id, 1, __ATOMIC_RELEASE);
   }
-  for (double until = seconds() + PATIENCE_SECONDS; !__atomic_load_n(&shared->has_id, __ATOMIC_ACQUIRE); nap(1)) {
+  double until = seconds() + PATIENCE_SECONDS;
+  while (!__atomic_load_n(&shared->has_id, __ATOMIC_ACQUIRE)) {
     if (seconds() > until) fail("rank 0", "left no unique id");
+    nap(1);
   }
   NCCL(ncclCommInitRank(&t.comm, nranks, shared->id, me));
   printf("rank %d: process %ld\n", me, (long)getpid());

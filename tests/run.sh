@@ -187,6 +187,19 @@ esac
 mixed() { build/examples/mixed_backends | tee /dev/stderr | grep -q '^mixed_backends: ok'; }
 export -f mixed
 
+# Python programs that use NCCL, where they are installed: vLLM's own wrapper, which MW_TEST_VLLM_WRAPPER may
+# name (vllm/distributed/device_communicators/pynccl_wrapper.py), and nccl4py.
+PYTHON=${PYTHON:-python3}
+for client in vllm nccl4py; do
+  if ! have "$PYTHON"; then
+    skip "tests/clients/$client" "$PYTHON is not installed"
+  elif why=$(PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/clients/run.py $client 2>&1); then
+    check "tests/clients/$client" env PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/clients/run.py $client "$drop_in"
+  else
+    skip "tests/clients/$client" "${why##*$'\n'}"
+  fi
+done
+
 for transport in shm tcp; do
   check "c_examples/nccl_unmodified $transport" env MW_TRANSPORT=$transport bash -c 'unmodified "$0"' "$drop_in"
   check "c_examples/mixed_backends over the doubles $transport" env MW_TRANSPORT=$transport \
