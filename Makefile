@@ -4,9 +4,12 @@
 #   make test      everything that is checked: formatting, lints, Rust and C tests, examples, header, symbols
 #   make lib       build/lib/libmultiworld.so, and build/lib/libmultiworld_nccl.so to put in NCCL's place
 #   make examples  build/examples/*
+#   make bench-dropin
+#                  what a call costs more through the drop-in than without it
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
 #   make bindings  regenerate src/nccl/types.rs and functions.rs from NCCL's headers (needs bindgen)
+#   make doubles   build/doubles, in place of CUDA and NCCL on machines without a GPU
 #   make clean
 
 PREFIX ?= /usr/local
@@ -47,7 +50,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all doubles lib examples c-tests asan-tests demo test header install clean cargo-lib
+.PHONY: bindings all doubles lib examples c-tests asan-tests bench-dropin demo test header install clean cargo-lib
 
 all: lib examples
 
@@ -111,6 +114,14 @@ build/tests/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
 build/asan/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined $< -o $@ $(LINK)
+
+build/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) $(CPPFLAGS) $< -o $@ $(LDFLAGS) -ldl
+
+# On a quiet machine; BENCH_FLAGS='--batches 20001' takes ten times as long.
+bench-dropin: build/bench/dropin lib doubles
+	build/bench/dropin $(LIB_NCCL) build/doubles/libnccl.so.2 $(BENCH_FLAGS)
 
 demo: build/examples/elastic_pipeline
 	build/examples/elastic_pipeline

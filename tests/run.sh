@@ -225,6 +225,8 @@ for missing in futex_waitv robust cma memfd futex_waitv,robust,cma,memfd; do
   check "c_examples/peer_failure without $missing" env MW_DISABLE=$missing build/examples/peer_failure
 done
 
+check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
+
 # Wrong arguments of the demonstration.
 refuses() {
   local code=0
