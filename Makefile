@@ -34,7 +34,7 @@ NCCLDIR := $(LIBDIR)/multiworld/nccl
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
 LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm -ldl
 
-# nccl_unmodified takes device memory where both of these are set, to where include/ and lib/ of CUDA and NCCL are.
+# nccl_unmodified takes device memory where both of these are set, to the folders that have include/ and lib/.
 CUDA_HOME ?=
 NCCL_HOME ?=
 ifneq ($(and $(CUDA_HOME),$(NCCL_HOME)),)

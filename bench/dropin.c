@@ -1,9 +1,9 @@
 /* What a call costs more through the drop-in than without it: dropin DROP_IN NCCL [--batches N] [--calls N]
  *
  * NCCL is the double of tests/doubles/nccl. It is called directly and through the drop-in, which has the same
- * instance of it behind its functions, in turns and in one thread: first with operations that do nothing, which
- * shows the difference, then with operations that take a microsecond, which shows how much of one it is. What
- * is printed are medians over batches, and for the difference the median of the pairs' differences.
+ * instance of it behind its functions, in turns and in one thread: first with operations that do nothing,
+ * which shows the difference, then with operations that take a microsecond, which shows how much of one it
+ * is. What is printed are medians over batches, and for the difference the median of the pairs' differences.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -165,7 +165,8 @@ int main(int argc, char** argv) {
   print("1 us", "ncclSend", long_send);
   figures long_reduce = measure(&direct, &through, ALL_REDUCE, batches, fewer);
   print("1 us", "ncclAllReduce", long_reduce);
-  double share = 100 * long_send.extra / long_send.direct, other = 100 * long_reduce.extra / long_reduce.direct;
+  double share = 100 * long_send.extra / long_send.direct;
+  double other = 100 * long_reduce.extra / long_reduce.direct;
   printf("drop-in: ncclSend %+.1f ns, ncclAllReduce %+.1f ns; on a 1 us operation %+.2f %%\n", send.extra,
          reduce.extra, share > other ? share : other);
   through.destroy(through.comm);

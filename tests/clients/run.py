@@ -1,6 +1,6 @@
 """Runs Python's clients of NCCL against the drop-in, on host memory: run.py CLIENT LIBRARY.
 
-CLIENT is `vllm` or `nccl4py`. `run.py CLIENT` only says whether it is here: it prints why not, and fails then.
+CLIENT is `vllm` or `nccl4py`. `run.py CLIENT` only says whether it is here: if not it prints why, and fails.
 """
 
 import os
