@@ -156,7 +156,8 @@ check "install of the drop-in" bash -c 'drop_in_installed "$0"' "$root"
 drop_in=$PWD/build/lib/nccl/libnccl.so.2
 unmodified() {
   local out
-  out=$(LD_PRELOAD=$1 MW_BACKEND=host build/examples/nccl_unmodified --seconds 3 --kill 2) || { echo "$out"; return 1; }
+  out=$(LD_PRELOAD=$1 MW_BACKEND=${MW_BACKEND:-host} "${2:-build/examples/nccl_unmodified}" --seconds 3 --kill 2) ||
+    { echo "$out"; return 1; }
   echo "$out"
   grep -q 'goes on with 3 ranks: 0 1 3' <<<"$out" && grep -q '^3 s: 3 ranks, .* all sums right' <<<"$out" &&
     grep -q '^3 of 4 ranks came to the end' <<<"$out"
@@ -165,6 +166,22 @@ export -f unmodified
 plain() { ! grep -inE 'multiworld|\bmw' c_examples/nccl_unmodified.c; }
 export -f plain
 check "c_examples/nccl_unmodified knows nothing of us" bash -c plain
+
+# On the genuine NCCL's side of the drop-in: over the double, without CUDA and with it.
+doubles=$PWD/build/doubles
+on_double=(env MW_BACKEND=nccl MW_NCCL_LIB="$doubles/libnccl.so.2" MW_DOUBLE_CUDA=devices=4)
+check "c_examples/nccl_unmodified over the double of NCCL" "${on_double[@]}" bash -c 'unmodified "$0"' "$drop_in"
+with_cuda() {
+  "$CC" -std=c99 -Wall -Wextra -Werror -pedantic -DWITH_CUDA -isystem "$NCCL_INCLUDE" -isystem "$CUDA_INCLUDE" \
+    c_examples/nccl_unmodified.c -o build/nccl_with_cuda -Lbuild/lib/nccl -lnccl -Lbuild/doubles -lcudart || return 1
+  LD_LIBRARY_PATH=$PWD/build/doubles unmodified "$1" build/nccl_with_cuda
+}
+export -f with_cuda
+if [ -n "${NCCL_INCLUDE:-}" ] && [ -n "${CUDA_INCLUDE:-}" ]; then
+  check "c_examples/nccl_unmodified with CUDA over the doubles" "${on_double[@]}" bash -c 'with_cuda "$0"' "$drop_in"
+else
+  skip "c_examples/nccl_unmodified with CUDA" "NCCL_INCLUDE and CUDA_INCLUDE do not say where the headers are"
+fi
 
 # The README's commands for it, which kill a rank of their own.
 preloaded() {
