@@ -2,11 +2,14 @@
 #
 #   make demo      serve requests through a pipeline, kill one of its processes, watch it recover
 #   make test      everything that is checked: formatting, lints, Rust and C tests, examples, header, symbols
-#   make lib       build/lib/libmultiworld.so
+#   make lib       build/lib/libmultiworld.so, and build/lib/libmultiworld_nccl.so to put in NCCL's place
 #   make examples  build/examples/*
+#   make bench-dropin
+#                  what a call costs more through the drop-in than without it
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
 #   make bindings  regenerate src/nccl/types.rs and functions.rs from NCCL's headers (needs bindgen)
+#   make doubles   build/doubles, in place of CUDA and NCCL on machines without a GPU
 #   make clean
 
 PREFIX ?= /usr/local
@@ -19,11 +22,27 @@ CARGO ?= cargo
 CC ?= cc
 CFLAGS ?= -O2 -g
 STRICT := -std=c99 -Wall -Wextra -Werror -pedantic
-BUILT := $(or $(CARGO_TARGET_DIR),target)/release/libmultiworld.so
+BUILT_IN := $(or $(CARGO_TARGET_DIR),target)/release
+BUILT := $(BUILT_IN)/libmultiworld.so
+BUILT_NCCL := $(BUILT_IN)/libmultiworld_nccl.so
 # cargo names the library without a version; programs are linked to its soname, which build/lib provides.
 LIB := build/lib/libmultiworld.so.$(SOVERSION)
+# NCCL's names have folders of their own, below build/lib and where it is installed, so that nobody gets the
+# stand-in who did not ask for it. ldconfig would make a link libnccl.so.2 beside the installed file, too.
+LIB_NCCL := build/lib/libmultiworld_nccl.so
+NCCLDIR := $(LIBDIR)/multiworld/nccl
 C_FLAGS = $(STRICT) $(CFLAGS) $(CPPFLAGS) -Iinclude -pthread
-LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm
+LINK = $(LDFLAGS) -Lbuild/lib -lmultiworld -Wl,-rpath,'$$ORIGIN/../lib' -lm -ldl
+
+# nccl_unmodified takes device memory where both of these are set, to the folders that have include/ and lib/.
+CUDA_HOME ?=
+NCCL_HOME ?=
+ifneq ($(and $(CUDA_HOME),$(NCCL_HOME)),)
+WITH_CUDA := -DWITH_CUDA -isystem $(NCCL_HOME)/include -isystem $(CUDA_HOME)/include
+LINK_NCCL := -L$(NCCL_HOME)/lib -l:libnccl.so.2 -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart
+else
+LINK_NCCL := -Lbuild/lib/nccl -lnccl
+endif
 
 PIPELINE_SOURCES := $(wildcard c_examples/elastic_pipeline/*.c)
 PIPELINE_HEADERS := $(wildcard c_examples/elastic_pipeline/*.h)
@@ -31,16 +50,17 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all lib examples c-tests asan-tests demo test header install clean cargo-lib
+.PHONY: bindings all doubles lib examples c-tests asan-tests bench-dropin demo test header install clean cargo-lib
 
 all: lib examples
 
 # cargo knows best whether anything is out of date. Who installs what was built before, as root say, may have none.
 cargo-lib:
-	@if [ -e $(BUILT) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
-	  echo "no $(firstword $(CARGO)) here: $(BUILT) is taken as it is"; \
+	@if [ -e $(BUILT) ] && [ -e $(BUILT_NCCL) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
+	  echo "no $(firstword $(CARGO)) here: $(BUILT) and $(BUILT_NCCL) are taken as they are"; \
 	else \
-	  echo "$(CARGO) build --release -p multiworld --lib"; $(CARGO) build --release -p multiworld --lib; \
+	  echo "$(CARGO) build --release -p multiworld -p multiworld-nccl --lib"; \
+	  $(CARGO) build --release -p multiworld -p multiworld-nccl --lib; \
 	fi
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
@@ -48,7 +68,21 @@ build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
 	@cmp -s $(BUILT) $@ || install -m 755 $(BUILT) $@
 	@ln -sf libmultiworld.so.$(SOVERSION) build/lib/libmultiworld.so
 
-lib: $(LIB)
+$(LIB_NCCL): cargo-lib
+	@mkdir -p build/lib/nccl
+	@cmp -s $(BUILT_NCCL) $@ || install -m 755 $(BUILT_NCCL) $@
+	@ln -sf ../libmultiworld_nccl.so build/lib/nccl/libnccl.so.2
+	@ln -sf libnccl.so.2 build/lib/nccl/libnccl.so
+
+# What the tests and benchmarks put in the place of CUDA and NCCL on machines without a GPU.
+doubles:
+	$(CARGO) build --release -p multiworld-double-cuda -p multiworld-double-nccl
+	@mkdir -p build/doubles
+	@for name in libcuda.so.1 libcudart.so.12 libcudart.so.13 libcudart.so; do \
+	  ln -sf $(abspath $(BUILT_IN))/libmwdouble_cuda.so build/doubles/$$name || exit 1; done
+	@ln -sf $(abspath $(BUILT_IN))/libmwdouble_nccl.so build/doubles/libnccl.so.2
+
+lib: $(LIB) $(LIB_NCCL)
 examples: $(EXAMPLES)
 c-tests: $(C_TESTS)
 asan-tests: $(ASAN_TESTS)
@@ -56,6 +90,11 @@ asan-tests: $(ASAN_TESTS)
 build/examples/elastic_pipeline: $(PIPELINE_SOURCES) $(PIPELINE_HEADERS) c_examples/common.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $(PIPELINE_SOURCES) -o $@ $(LINK)
+
+# A program for NCCL. It is not told where the library is: whoever starts it decides which one it gets.
+build/examples/nccl_unmodified: c_examples/nccl_unmodified.c | $(LIB_NCCL)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) $(CPPFLAGS) $(WITH_CUDA) $< -o $@ $(LDFLAGS) $(LINK_NCCL)
 
 build/examples/%: c_examples/%.c c_examples/common.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
@@ -75,6 +114,14 @@ build/tests/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
 build/asan/%: tests/c/%.c tests/c/check.h include/multiworld.h | $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined $< -o $@ $(LINK)
+
+build/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) $(CPPFLAGS) $< -o $@ $(LDFLAGS) -ldl
+
+# On a quiet machine; BENCH_FLAGS='--batches 20001' takes ten times as long.
+bench-dropin: build/bench/dropin lib doubles
+	build/bench/dropin $(LIB_NCCL) build/doubles/libnccl.so.2 $(BENCH_FLAGS)
 
 demo: build/examples/elastic_pipeline
 	build/examples/elastic_pipeline
@@ -99,10 +146,13 @@ build/multiworld.pc: Makefile Cargo.toml
 install: lib
 	@rm -f build/multiworld.pc
 	@$(MAKE) --no-print-directory build/multiworld.pc
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(NCCLDIR) $(DESTDIR)$(INCLUDEDIR)
 	install -m 755 $(BUILT) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
 	ln -sf libmultiworld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(SOVERSION)
 	ln -sf libmultiworld.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so
+	install -m 755 $(BUILT_NCCL) $(DESTDIR)$(NCCLDIR)/libmultiworld_nccl.so.$(VERSION)
+	ln -sf libmultiworld_nccl.so.$(VERSION) $(DESTDIR)$(NCCLDIR)/libnccl.so.2
+	ln -sf libnccl.so.2 $(DESTDIR)$(NCCLDIR)/libnccl.so
 	install -m 644 include/multiworld.h $(DESTDIR)$(INCLUDEDIR)/multiworld.h
 	install -m 644 build/multiworld.pc $(DESTDIR)$(LIBDIR)/pkgconfig/multiworld.pc
 

@@ -39,13 +39,13 @@ skip() { echo "check $1: skipped ($2)"; }
 have() { command -v "$1" >/dev/null; }
 
 begin=$EPOCHREALTIME
-check format "$CARGO" fmt --check
-check clippy "$CARGO" clippy --quiet --all-targets -- -D warnings
-check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --no-deps
+check format "$CARGO" fmt --all --check
+check clippy "$CARGO" clippy --quiet --workspace --all-targets -- -D warnings
+check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --workspace --no-deps
 
 # Rust tests are counted by cargo.
 start=$EPOCHREALTIME
-timeout --kill-after=10 1800 "$CARGO" test --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"
+timeout --kill-after=10 1800 "$CARGO" test --workspace --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"
 code=${PIPESTATUS[0]}
 echo "cargo test took $(since "$start") s"
 if [ "$code" -ne 0 ]; then
@@ -54,7 +54,7 @@ if [ "$code" -ne 0 ]; then
   grep -q '^test result: FAILED' "$LOGS/cargo.log" || echo "check cargo test: FAILED (exit code $code)"
 fi
 
-check build make --no-print-directory -j2 lib examples c-tests
+check build make --no-print-directory -j2 lib examples c-tests doubles
 
 # The header with every compiler there is, twice included and with its macros used.
 header_as() { # file suffix, compiler, flags...
@@ -96,9 +96,22 @@ export -f symbols
 export CC
 check symbols bash -c symbols
 
-soname() { readelf -d build/lib/libmultiworld.so.1 | grep -q 'SONAME.*\[libmultiworld\.so\.1\]'; }
+# The stand-in for NCCL exports all that the genuine one does; programs may take any of it.
+drop_in_symbols() {
+  local exported missing
+  exported=$(nm -D --defined-only build/lib/libmultiworld_nccl.so | awk '{ print $NF }' | sed 's/@.*//' | sort -u)
+  [ -s src/nccl/symbols.txt ] || { echo "src/nccl/symbols.txt is empty"; return 1; }
+  missing=$(comm -23 <(sort -u src/nccl/symbols.txt) <(echo "$exported"))
+  [ -z "$missing" ] || { echo "not exported: $missing"; return 1; }
+}
+export -f drop_in_symbols
+check "drop-in symbols" bash -c drop_in_symbols
+
+# soname FILE NAME
+soname() { readelf -d "$1" | grep -qF "Library soname: [$2]"; }
 export -f soname
-check soname bash -c soname
+check soname bash -c 'soname build/lib/libmultiworld.so.1 libmultiworld.so.1'
+check "drop-in soname" bash -c 'soname build/lib/libmultiworld_nccl.so libnccl.so.2'
 
 export MW_IFNAME=lo
 
@@ -121,19 +134,100 @@ installed() {
     cp c_examples/send_recv.c c_examples/common.h "$root" &&
     "$CC" "$root/send_recv.c" -o "$root/send_recv" $flags -Wl,-rpath,"$root/opt/mw/lib" && "$root/send_recv"
 }
+
+# The drop-in is installed under NCCL's names in a folder of its own, and nowhere else.
+drop_in_installed() {
+  local root=$1 folder=$1/opt/mw/lib/multiworld/nccl file
+  file=$(readlink -f "$folder/libnccl.so.2") && [ -f "$file" ] || { echo "no libnccl.so.2"; return 1; }
+  [[ ${file##*/} =~ ^libmultiworld_nccl\.so\.[0-9]+\.[0-9]+\.[0-9]+$ ]] || { echo "$file"; return 1; }
+  [ "$(readlink -f "$folder/libnccl.so")" = "$file" ] || { echo "no libnccl.so"; return 1; }
+  soname "$file" libnccl.so.2 || { echo "wrong soname"; return 1; }
+  [ "$(find "$root" -name '*nccl*.so*' -not -path "$folder/*" | wc -l)" -eq 0 ] || { echo "one elsewhere"; return 1; }
+}
+export -f drop_in_installed
 export -f installed
 root=$(mktemp -d) || exit 1
 trap 'rm -rf "$root"' EXIT
 have pkg-config || skip "install through pkg-config" "pkg-config is not installed"
 check install bash -c 'installed "$0"' "$root"
+check "install of the drop-in" bash -c 'drop_in_installed "$0"' "$root"
+
+# A plain NCCL program that gets the drop-in from outside, and goes on when one of its ranks is killed.
+drop_in=$PWD/build/lib/nccl/libnccl.so.2
+unmodified() {
+  local out
+  out=$(LD_PRELOAD=$1 MW_BACKEND=${MW_BACKEND:-host} "${2:-build/examples/nccl_unmodified}" --seconds 3 --kill 2) ||
+    { echo "$out"; return 1; }
+  echo "$out"
+  grep -q 'goes on with 3 ranks: 0 1 3' <<<"$out" && grep -q '^3 s: 3 ranks, .* all sums right' <<<"$out" &&
+    grep -q '^3 of 4 ranks came to the end' <<<"$out"
+}
+export -f unmodified
+plain() { ! grep -inE 'multiworld|\bmw' c_examples/nccl_unmodified.c; }
+export -f plain
+check "c_examples/nccl_unmodified knows nothing of us" bash -c plain
+
+# On the genuine NCCL's side of the drop-in: over the double, without CUDA and with it.
+doubles=$PWD/build/doubles
+on_double=(env MW_BACKEND=nccl MW_NCCL_LIB="$doubles/libnccl.so.2" MW_DOUBLE_CUDA=devices=4)
+check "c_examples/nccl_unmodified over the double of NCCL" "${on_double[@]}" bash -c 'unmodified "$0"' "$drop_in"
+with_cuda() {
+  "$CC" -std=c99 -Wall -Wextra -Werror -pedantic -DWITH_CUDA -isystem "$NCCL_INCLUDE" -isystem "$CUDA_INCLUDE" \
+    c_examples/nccl_unmodified.c -o build/nccl_with_cuda -Lbuild/lib/nccl -lnccl -Lbuild/doubles -lcudart || return 1
+  LD_LIBRARY_PATH=$PWD/build/doubles unmodified "$1" build/nccl_with_cuda
+}
+export -f with_cuda
+if [ -n "${NCCL_INCLUDE:-}" ] && [ -n "${CUDA_INCLUDE:-}" ]; then
+  check "c_examples/nccl_unmodified with CUDA over the doubles" "${on_double[@]}" bash -c 'with_cuda "$0"' "$drop_in"
+else
+  skip "c_examples/nccl_unmodified with CUDA" "NCCL_INCLUDE and CUDA_INCLUDE do not say where the headers are"
+fi
+
+# The README's commands for it, which kill a rank of their own.
+preloaded() {
+  local out
+  out=$(MW_BACKEND=host bash -c "$(awk '/^```sh$/ { block = ""; inside = 1; next }
+    /^```$/ { if (inside && block ~ /LD_PRELOAD/) { printf "%s", block; exit } inside = 0 }
+    inside { block = block $0 "\n" }' README.md)" 2>&1) || { echo "$out"; return 1; }
+  echo "$out"
+  grep -q '^3 of 4 ranks came to the end' <<<"$out"
+}
+export -f preloaded
+check "README drop-in" bash -c preloaded
+
+# A world on device memory beside one on host memory: with what this machine has, and over the doubles.
+mixed=$(build/examples/mixed_backends 2>&1)
+case $mixed in
+*skipped:*) skip c_examples/mixed_backends "${mixed#*skipped: }" ;;
+*) check c_examples/mixed_backends build/examples/mixed_backends ;;
+esac
+mixed() { build/examples/mixed_backends | tee /dev/stderr | grep -q '^mixed_backends: ok'; }
+export -f mixed
+
+# Python programs that use NCCL, where they are installed: vLLM's own wrapper, which MW_TEST_VLLM_WRAPPER may
+# name (vllm/distributed/device_communicators/pynccl_wrapper.py), and nccl4py.
+PYTHON=${PYTHON:-python3}
+for client in vllm nccl4py; do
+  if ! have "$PYTHON"; then
+    skip "tests/clients/$client" "$PYTHON is not installed"
+  elif why=$(PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/clients/run.py $client 2>&1); then
+    check "tests/clients/$client" env PYTHONDONTWRITEBYTECODE=1 "$PYTHON" tests/clients/run.py $client "$drop_in"
+  else
+    skip "tests/clients/$client" "${why##*$'\n'}"
+  fi
+done
 
 for transport in shm tcp; do
+  check "c_examples/nccl_unmodified $transport" env MW_TRANSPORT=$transport bash -c 'unmodified "$0"' "$drop_in"
+  check "c_examples/mixed_backends over the doubles $transport" env MW_TRANSPORT=$transport \
+    LD_LIBRARY_PATH="$PWD/build/doubles" MW_NCCL_LIB="$PWD/build/doubles/libnccl.so.2" bash -c mixed
   for source in tests/c/*.c; do
     name=$(basename "$source" .c)
     check "tests/c/$name $transport" env MW_TRANSPORT=$transport build/tests/"$name"
   done
   for source in c_examples/*.c; do
     name=$(basename "$source" .c)
+    [[ $name != nccl_unmodified && $name != mixed_backends ]] || continue
     check "c_examples/$name $transport" env MW_TRANSPORT=$transport build/examples/"$name"
   done
   check "c_examples/elastic_pipeline $transport" \
@@ -147,6 +241,8 @@ for missing in futex_waitv robust cma memfd futex_waitv,robust,cma,memfd; do
   check "c_examples/all_reduce without $missing" env MW_DISABLE=$missing build/examples/all_reduce
   check "c_examples/peer_failure without $missing" env MW_DISABLE=$missing build/examples/peer_failure
 done
+
+check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
 
 # Wrong arguments of the demonstration.
 refuses() {
