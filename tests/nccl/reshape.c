@@ -99,6 +99,8 @@ static void revoked(void) {
   last_is(0, comm);
   int got, first = 0;
   if (rank == 0) {
+    /* Not before the others have come back from their sends. */
+    for (int i = 0; i < 20; i++) nap();
     OK(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT));
     CHECK(settled(comm) == ncclSuccess);
     REFUSED(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT));

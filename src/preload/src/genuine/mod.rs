@@ -173,7 +173,11 @@ impl Communicator {
     /// Rank and ranks.
     #[inline]
     pub fn place(&self) -> Result<(i32, i32)> {
-        self.place.get().copied().ok_or_else(|| Error::usage("comm: NCCL does not say which rank it is"))
+        if let Some(place) = self.place.get() {
+            return Ok(*place);
+        }
+        self.comm()?;
+        Err(Error::usage("comm: NCCL does not say which rank it is"))
     }
 
     /// Makes a reduction.

@@ -130,10 +130,11 @@ pub fn all_fine(ends: &[End]) {
     for (rank, end) in ends.iter().enumerate() {
         assert!(
             end.code == Some(0) && end.text.contains("fine"),
-            "rank {rank} ended with {:?} {:?}: {}",
+            "rank {rank} ended with {:?} {:?}: {}\nall: {}",
             end.code,
             end.signal,
-            end.text
+            end.text,
+            ends.iter().map(|e| &*e.text).collect::<String>()
         );
     }
 }
