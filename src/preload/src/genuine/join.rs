@@ -7,7 +7,7 @@
 
 use super::config::ConfigCopy;
 use super::ward::{Policy, Ward};
-use super::{Communicator, forward, patience};
+use super::{Communicator, GRACE, forward, patience};
 use crate::arg::Out;
 use crate::boundary::caught;
 use crate::comm::Comm as Either;
@@ -27,10 +27,7 @@ use multiworld::world::World;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::time::{Duration, Instant};
-
-/// How long a communicator that is ready waits for its world, which meets the same ranks.
-const GRACE: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// Numbers the exchange in which survivors learn the identity of their new communicator.
 const RENEWAL: u32 = (u32::MAX >> 1) - 1;
@@ -542,16 +539,17 @@ impl Task {
             let Some(comm) = comm else { return Ok(None) };
             let until = Instant::now() + settings::world_config()?.join_timeout;
             comm.settle(Outcome::Pending, until).inspect_err(|e| comm.end(e))?;
+            if let Some(owner) = &owner {
+                // Its children are watched if it is: all ranks must think the same.
+                owner.wait_watched(Instant::now() + GRACE);
+            }
             Ok(Some(comm))
         });
         let Some(owner) = owner else { return made.map(drop) };
         let made = made.and_then(|comm| comm.ok_or_else(|| Error::internal("NCCL made no communicator")));
         let error = made.as_ref().err().cloned();
         owner.settle(made);
-        let Some(error) = error else {
-            owner.wait_settled(Instant::now() + GRACE);
-            return Ok(());
-        };
+        let Some(error) = error else { return Ok(()) };
         owner.settle_world();
         if blocking {
             withdraw(token, out.as_ref());

@@ -56,6 +56,9 @@ pub struct Communicator {
     children: AtomicU32,
 }
 
+/// How long a communicator that is ready waits for its world, which meets the same ranks.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// Values of `Communicator::closed`.
 const OPEN: u8 = 0;
 const REVOKED: u8 = 1;
@@ -263,13 +266,18 @@ impl Communicator {
         self.changed.notify_all();
     }
 
-    /// Waits until both making it and joining its world have ended, or until `until`.
-    fn wait_settled(&self, until: Instant) {
+    /// Waits until joining its world has ended, or until `until`.
+    fn wait_watched(&self, until: Instant) {
         let mut watched = self.watched.lock();
-        while self.made.get().is_none() || !*watched {
-            if self.changed.wait_until(&mut watched, until).timed_out() {
-                return;
-            }
+        while !*watched && !self.changed.wait_until(&mut watched, until).timed_out() {}
+    }
+
+    /// Waits until making it has ended.
+    fn wait_made(&self) {
+        let mut watched = self.watched.lock();
+        while self.made.get().is_none() {
+            // Making it has deadlines of its own. The slice is for what nobody announces: a thread that died.
+            self.changed.wait_for(&mut watched, Duration::from_millis(100));
         }
     }
 
@@ -318,8 +326,9 @@ impl Communicator {
             self.abandoned.store(true, Ordering::SeqCst);
             return Ok(ncclSuccess);
         }
-        // A world that is still being joined would outlive its communicator.
-        self.wait_settled(Instant::now() + patience()?);
+        self.wait_made();
+        // A world that is joined later ends at once.
+        self.abandoned.store(true, Ordering::SeqCst);
         let Some(Ok(comm)) = self.made.get() else { return Ok(ncclSuccess) };
         let destroyed = comm.destroy(Instant::now() + patience()?);
         if let Some(world) = self.world.get() {
