@@ -4,9 +4,9 @@
 //! one up takes one atomic addition and no lock, and a handle that was destroyed, belongs to another table or
 //! never was one is answered with `None`, whatever other threads do meanwhile.
 //!
-//! Layout of a handle (64 bits): bit 63 is 1, so that no handle is a user-space address; bits 34..63
-//! generation; bits 12..34 index; bits 1..12 kind; bit 0 is 1.
-//! Layout of a slot's state word: bits 34..63 generation (the handle's place), bit 33 `DEAD`, bit 32 `LIVE`,
+//! Layout of a handle (64 bits): bit 63 is 0, so that it is a positive number in languages that know no other; bit 62
+//! is 1, so that no handle is a user-space address; bits 34..62 generation; bits 12..34 index; bits 1..12 kind; bit 0 is 1.
+//! Layout of a slot's state word: bits 34..62 generation (the handle's place), bit 33 `DEAD`, bit 32 `LIVE`,
 //! bits 0..32 the number of references.
 //!
 //! Invariants:
@@ -35,7 +35,9 @@ use std::ptr;
 
 const _: () = assert!(usize::BITS == 64, "handles need 64 bits");
 
-const TAG: u64 = 1 << 63 | 1;
+const TAG: u64 = 1 << 62 | 1;
+/// What all handles have in common.
+const TAG_MASK: u64 = 1 << 63 | TAG;
 const KIND_SHIFT: u32 = 1;
 const KIND_MASK: u64 = (1 << 11) - 1;
 const INDEX_SHIFT: u32 = 12;
@@ -45,7 +47,7 @@ const REFS: u64 = u32::MAX as u64;
 const LIVE: u64 = 1 << 32;
 const DEAD: u64 = 1 << 33;
 const GENERATION_SHIFT: u32 = 34;
-const LAST_GENERATION: u64 = (1 << 29) - 1;
+const LAST_GENERATION: u64 = (1 << 28) - 1;
 const GENERATION: u64 = LAST_GENERATION << GENERATION_SHIFT;
 
 /// Slots of the first chunk; every further one is twice as large as the one before.
@@ -87,7 +89,7 @@ pub struct Guard<'a, T> {
 /// The kind of a handle, whoever issued it; `None` for numbers that cannot be a handle of any slab.
 pub fn kind_of(handle: usize) -> Option<u16> {
     let raw = handle as u64;
-    (raw & TAG == TAG).then_some((raw >> KIND_SHIFT & KIND_MASK) as u16)
+    (raw & TAG_MASK == TAG).then_some((raw >> KIND_SHIFT & KIND_MASK) as u16)
 }
 
 /// Chunk of an index, the place in it, and the chunk's length.
@@ -131,7 +133,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get(&self, handle: usize) -> Option<Guard<'_, T>> {
         let raw = handle as u64;
-        if raw & (TAG | KIND_MASK << KIND_SHIFT) != TAG | u64::from(self.kind) << KIND_SHIFT {
+        if raw & (TAG_MASK | KIND_MASK << KIND_SHIFT) != TAG | u64::from(self.kind) << KIND_SHIFT {
             return None;
         }
         let index = (raw >> INDEX_SHIFT & INDEX_MASK) as u32;
