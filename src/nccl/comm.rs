@@ -13,7 +13,8 @@ use super::types::*;
 use super::{Functions, Library};
 use crate::error::{Code, Error, Extent, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use crate::sync::light::{Guard, Lock};
+use crate::sync::{Arc, Condvar, Mutex, OnceLock};
 use core::ffi::CStr;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -88,7 +89,7 @@ pub struct Comm {
     order: Arc<Order>,
     options: Options,
     /// Null once it is gone.
-    pub(super) real: Mutex<Real>,
+    pub(super) real: Lock<Real>,
     phase: AtomicU8,
     error: Mutex<Option<Error>>,
     pub(super) recipe: Mutex<Recipe>,
@@ -113,7 +114,7 @@ impl Comm {
             order: Order::of(device),
             recipe: Mutex::new(Recipe::new(Instant::now(), options.limits)),
             options,
-            real: Mutex::new(Real(real)),
+            real: Lock::new(Real(real)),
             phase: AtomicU8::new(OPEN),
             error: Mutex::new(None),
             over: Condvar::new(),
@@ -125,6 +126,7 @@ impl Comm {
             finalized: AtomicBool::new(false),
             pending: AtomicBool::new(true),
         });
+        comm.order.enter();
         janitor::register(&comm)?;
         Ok(comm)
     }
@@ -172,7 +174,7 @@ impl Comm {
         &self.options.name
     }
 
-    /// Operations enqueued.
+    /// Launches: operations, and groups of them.
     pub fn operations(&self) -> u64 {
         self.operations.load(Ordering::Relaxed)
     }
@@ -299,7 +301,7 @@ impl Comm {
     }
 
     /// The lock of a communicator that is open, however long another thread has it.
-    fn enter(&self) -> Result<MutexGuard<'_, Real>> {
+    fn enter(&self) -> Result<Guard<'_, Real>> {
         loop {
             if !self.is_open() {
                 return Err(self.closed());
@@ -315,7 +317,7 @@ impl Comm {
     /// The lock of a communicator that is open and has nothing under way in the background: NCCL takes a call meanwhile
     /// for a mistake that spoils the communicator.
     #[inline]
-    fn enter_idle(&self) -> Result<MutexGuard<'_, Real>> {
+    fn enter_idle(&self) -> Result<Guard<'_, Real>> {
         let real = self.enter()?;
         if !self.pending.load(Ordering::Relaxed) {
             return Ok(real);
@@ -324,7 +326,7 @@ impl Comm {
     }
 
     #[cold]
-    fn wait_idle<'a>(&'a self, mut real: MutexGuard<'a, Real>) -> Result<MutexGuard<'a, Real>> {
+    fn wait_idle<'a>(&'a self, mut real: Guard<'a, Real>) -> Result<Guard<'a, Real>> {
         loop {
             if self.poll_entered(&real)? == Outcome::Done {
                 return Ok(real);
@@ -386,8 +388,15 @@ impl Comm {
     ) -> Result<Outcome> {
         self.call(what, |functions, real| {
             let _turn = self.order.turn();
+            self.count(1);
             body(functions, real)
         })
+    }
+
+    /// Counts operations, with the lock held: nobody else does at the same time.
+    #[inline]
+    fn count(&self, more: u64) {
+        self.operations.store(self.operations.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
 
     /// Several communicators of one world in one NCCL group: all are entered, in an order that no other thread
@@ -409,6 +418,7 @@ impl Comm {
             guards.push(real);
         }
         let mut devices: Vec<&Comm> = comms.iter().map(|c| &**c).collect();
+        comms.iter().for_each(|c| c.count(1));
         devices.sort_by_key(|c| c.device);
         devices.dedup_by_key(|c| c.device);
         let turns: Vec<_> = devices.iter().map(|c| c.order.turn()).collect();
@@ -485,7 +495,6 @@ impl Comm {
     /// Notes that an operation was enqueued on a stream: its deadline runs from now on.
     #[inline]
     pub fn enqueued(&self, stream: Stream) -> Result<()> {
-        self.operations.fetch_add(1, Ordering::Relaxed);
         match (self.options.timeout, self.device) {
             // The calling thread may have another device current, or none.
             (Some(_), Some(device)) => cuda::on(device, || self.mark(stream)),
@@ -585,6 +594,12 @@ impl Comm {
     pub fn with<R>(&self, body: impl FnOnce(ncclComm_t) -> R) -> Result<R> {
         let real = self.enter()?;
         Ok(body(real.0))
+    }
+}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        self.order.leave();
     }
 }
 

@@ -4,8 +4,9 @@
 //! on all ranks. Taking turns keeps one launch from being mixed into another. Whoever hangs in NCCL while it has its
 //! turn loses it: the other worlds of the device must not wait for a broken one.
 
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::light::{Guard, Lock};
+use crate::sync::{Arc, Mutex, OnceLock};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,17 +16,21 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The turns of one device.
 #[derive(Default)]
 pub struct Order {
-    turn: Mutex<()>,
+    turn: Lock<()>,
+    /// Communicators on the device: one alone keeps its own order.
+    members: AtomicUsize,
     /// Somebody waited in vain for the present turn to end. No clock is read on the way of those who need not wait.
     hangs: AtomicBool,
 }
 
 /// A turn; `None` inside when it was not waited for.
-pub struct Turn<'a>(Option<(&'a Order, MutexGuard<'a, ()>)>);
+pub struct Turn<'a>(Option<(&'a Order, Guard<'a, ()>)>);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some((order, _)) = &self.0 {
+        if let Some((order, _)) = &self.0
+            && order.hangs.load(Ordering::Relaxed)
+        {
             order.hangs.store(false, Ordering::Relaxed);
         }
     }
@@ -38,8 +43,26 @@ impl Order {
         ALL.get_or_init(Mutex::default).lock().entry(device).or_default().clone()
     }
 
-    /// Waits for a turn, but not for somebody who hangs.
+    /// A communicator comes to the device.
+    pub fn enter(&self) {
+        self.members.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A communicator leaves the device.
+    pub fn leave(&self) {
+        self.members.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits for a turn, but not for somebody who hangs. A communicator that is alone need not wait at all.
+    #[inline]
     pub fn turn(&self) -> Turn<'_> {
+        if self.members.load(Ordering::Relaxed) < 2 {
+            return Turn(None);
+        }
+        self.take()
+    }
+
+    fn take(&self) -> Turn<'_> {
         let guard = self.turn.try_lock().or_else(|| {
             if self.hangs.load(Ordering::Relaxed) {
                 return None;
@@ -60,6 +83,9 @@ mod tests {
     #[test]
     fn turns_exclude_each_other_and_who_hangs_loses_his() {
         let order = Order::default();
+        order.enter();
+        assert!(order.turn().0.is_none(), "alone");
+        order.enter();
         let mine = order.turn();
         assert!(mine.0.is_some());
         let start = Instant::now();

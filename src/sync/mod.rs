@@ -1,5 +1,6 @@
 //! The one door to atomics, locks and channels.
 
+pub mod light;
 pub mod slab;
 
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
