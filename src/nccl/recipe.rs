@@ -37,13 +37,16 @@ pub struct Limits {
     pub abort: Duration,
 }
 
+impl Limits {
+    /// So long for the abort, and half as long for each step before it.
+    pub fn within(abort: Duration) -> Limits {
+        Limits { call: abort / 2, revoke: abort / 2, abort }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            call: Duration::from_secs(5),
-            revoke: Duration::from_secs(5),
-            abort: Duration::from_secs(10),
-        }
+        Limits::within(Duration::from_secs(10))
     }
 }
 

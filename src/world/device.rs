@@ -50,7 +50,7 @@ impl World {
         let options = Options {
             name: self.name.to_string(),
             timeout: Some(self.config.timeout),
-            limits: Limits::default(),
+            limits: Limits::within(self.config.abort_timeout),
         };
         let backend = Nccl::init(library, &id, self.rank, self.nranks(), options)?;
         let comm = backend.comm().clone();
