@@ -22,6 +22,8 @@ const SOON: Duration = Duration::from_millis(2);
 const LATER: Duration = Duration::from_millis(20);
 /// Wait for a communicator that a thread is in, before turning to the next one.
 const TURN: Duration = Duration::from_millis(5);
+/// Work on one batch that takes longer must not keep others of the device waiting: their kernels are still on it.
+const HANGS: Duration = Duration::from_millis(100);
 /// Pause before trying again communicators that have been given up.
 const REST: Duration = Duration::from_millis(500);
 /// Groups of aborts work from 2.22.3 on.
@@ -110,7 +112,7 @@ fn watch(o: &'static Office) {
         }
         drop(comms);
         for (device, d) in o.devices.lock().iter_mut() {
-            let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > 10 * REST);
+            let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > HANGS);
             if !d.waiting.is_empty() && hangs {
                 hire(o, *device, d);
             }
