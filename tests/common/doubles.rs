@@ -41,18 +41,15 @@ fn root() -> &'static Path {
 pub fn get() -> &'static Doubles {
     static ONE: OnceLock<Doubles> = OnceLock::new();
     ONE.get_or_init(|| {
-        let built = build(&["multiworld-double-cuda", "multiworld-double-nccl", "multiworld-double-nccl-old"]);
+        let built =
+            build(&["multiworld-double-cuda", "multiworld-double-nccl", "multiworld-double-nccl-old"]);
         let folder = built.join("doubles");
         std::fs::create_dir_all(&folder).expect("a folder for the doubles");
         for name in ["libcuda.so.1", "libcudart.so.12", "libcudart.so.13"] {
             link(&built.join("libmwdouble_cuda.so"), &folder.join(name));
         }
         let library = |name: &str| built.join(name);
-        Doubles {
-            nccl: library("libmwdouble_nccl.so"),
-            old_nccl: library("libmwdouble_nccl_old.so"),
-            folder,
-        }
+        Doubles { nccl: library("libmwdouble_nccl.so"), old_nccl: library("libmwdouble_nccl_old.so"), folder }
     })
 }
 

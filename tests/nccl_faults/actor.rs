@@ -188,7 +188,12 @@ impl Actor {
         loop {
             if let Some(e) = events.iter().find(|e| &*e.world_name == name) {
                 let code = e.code.map_or("Ok".into(), |c| format!("{c:?}"));
-                return say(&format!("{name} {code} {} {:?} {}", begin.elapsed().as_millis(), e.kind, e.reason));
+                return say(&format!(
+                    "{name} {code} {} {:?} {}",
+                    begin.elapsed().as_millis(),
+                    e.kind,
+                    e.reason
+                ));
             }
             let (next, time) = self.arrived.wait_timeout(events, LONG).unwrap();
             assert!(!time.timed_out(), "no event about {name}");

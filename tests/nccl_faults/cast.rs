@@ -23,7 +23,10 @@ impl Answer {
 
     /// It is this, and says all of that.
     pub fn is(&self, code: &str, says: &[&str]) -> &Answer {
-        assert!(self.code == code && says.iter().all(|s| self.text.contains(s)), "{self:?}, not {code} {says:?}");
+        assert!(
+            self.code == code && says.iter().all(|s| self.text.contains(s)),
+            "{self:?}, not {code} {says:?}"
+        );
         self
     }
 
