@@ -5,7 +5,6 @@ use super::{Call, State, World};
 use crate::backend::Device;
 use crate::backend::nccl::{self, Nccl};
 use crate::error::{Error, Result};
-use crate::fault::health::News;
 use crate::nccl::cuda;
 use crate::nccl::cuda::Mark;
 use crate::nccl::recipe::Limits;
@@ -38,14 +37,7 @@ impl World {
     ) -> Result<()> {
         // Everybody is there to hear of it.
         self.exchange(&[0; 128], MEETING, deadline)?;
-        self.make_comm(w, deadline, broken).inspect_err(|e| self.blame_myself(e))
-    }
-
-    /// What went wrong with this rank's communicator breaks the world, for all members.
-    fn blame_myself(&self, e: &Error) {
-        let culprit = Some(e.culprit.unwrap_or(self.rank));
-        let text = format!("rank {} of world '{}': {e}", self.rank, self.name);
-        self.announce(&News::Broken { code: e.code, culprit, text });
+        self.make_comm(w, deadline, broken).inspect_err(|e| self.announce_own(e))
     }
 
     /// Rank 0 gets an identity from NCCL and hands it to everybody.
@@ -110,7 +102,7 @@ impl World {
         let world = Arc::downgrade(self);
         comm.listen(move |e| {
             if let Some(world) = world.upgrade() {
-                world.blame_myself(e);
+                world.announce_own(e);
             }
         });
     }
