@@ -12,6 +12,8 @@ mod common;
 mod gpu;
 #[path = "nccl_faults/join.rs"]
 mod join;
+#[path = "nccl_faults/kills.rs"]
+mod kills;
 #[path = "nccl_faults/recipe.rs"]
 mod recipe;
 
