@@ -63,7 +63,7 @@ impl World {
         let options = Options {
             name: self.name.to_string(),
             timeout: Some(self.config.timeout),
-            limits: Limits::within(self.config.abort_timeout),
+            limits: Limits::within(self.config.abort_timeout, self.config.timeout),
         };
         let backend = Nccl::init(library, &id, self.rank, self.nranks(), options)?;
         let comm = backend.comm().clone();

@@ -70,7 +70,7 @@ fn options(name: String) -> Options {
     // Only what the user asked for: most programs have operations that take as long as they take.
     let asked = std::env::var_os("MW_TIMEOUT_MS").is_some_and(|v| !v.is_empty());
     let config = settings::world_config().ok();
-    let limits = config.as_ref().map(|c| Limits::within(c.abort_timeout)).unwrap_or_default();
+    let limits = config.as_ref().map(|c| Limits::within(c.abort_timeout, c.timeout)).unwrap_or_default();
     Options { name, timeout: config.filter(|_| asked).map(|c| c.timeout), limits }
 }
 
