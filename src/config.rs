@@ -10,6 +10,7 @@
 //! | `MW_SECRET_FILE` | file that holds it; one newline at its end is not part of it | none |
 //! | `MW_TIMEOUT_MS` | deadline of every operation | 600000 |
 //! | `MW_JOIN_TIMEOUT_MS` | deadline of joining | 60000 |
+//! | `MW_NCCL_ABORT_TIMEOUT_MS` | how long NCCL may take to abort a communicator before it is leaked | 10000 |
 //! | `MW_HEARTBEAT_INTERVAL_MS` | how often a sign of life is given | 200 |
 //! | `MW_HEARTBEAT_TIMEOUT_MS` | silence after which a peer is taken for failed, at least two intervals | 1000 |
 //! | `MW_NRANKS`, `MW_RANK` | size and rank for calls that pass -1 for both | what the launcher set |
@@ -71,6 +72,9 @@ pub struct Config {
     pub timeout: Duration,
     /// Deadline of joining.
     pub join_timeout: Duration,
+    /// How long NCCL may take to abort a communicator before that is given up and leaked; half as long for each of the
+    /// steps before.
+    pub abort_timeout: Duration,
     /// How often a sign of life is given.
     pub heartbeat_interval: Duration,
     /// Silence after which a peer is taken for failed.
@@ -160,6 +164,7 @@ impl Config {
         let silence = Setting { field: "config.heartbeatTimeoutMs", variable: "MW_HEARTBEAT_TIMEOUT_MS" };
         let timeout = Setting { field: "config.timeoutMs", variable: "MW_TIMEOUT_MS" };
         let join = Setting { field: "config.joinTimeoutMs", variable: "MW_JOIN_TIMEOUT_MS" };
+        let abort = Setting { field: "abort timeout", variable: "MW_NCCL_ABORT_TIMEOUT_MS" };
         let (heartbeat_interval, _) = interval.resolve(over.heartbeat_interval_ms, 200, env)?;
         let (heartbeat_timeout, name) = silence.resolve(over.heartbeat_timeout_ms, 1000, env)?;
         if heartbeat_timeout < 2 * heartbeat_interval {
@@ -181,6 +186,7 @@ impl Config {
             },
             timeout: timeout.resolve(over.timeout_ms, 600_000, env)?.0,
             join_timeout: join.resolve(over.join_timeout_ms, 60_000, env)?.0,
+            abort_timeout: abort.resolve(None, 10_000, env)?.0,
             heartbeat_interval,
             heartbeat_timeout,
         })

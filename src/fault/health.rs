@@ -213,6 +213,19 @@ impl Health {
         v
     }
 
+    /// Takes in what this member found out about itself. What makes its whole process unusable says so here; the others
+    /// only lose the world.
+    pub fn hear_own(&mut self, news: &News, extent: Extent) -> Verdict {
+        let mut v = self.hear(news);
+        if extent == Extent::Process
+            && let (Some(ends), Some(error)) = (&mut v.ends, &mut self.error)
+        {
+            ends.extent = extent;
+            error.extent = extent;
+        }
+        v
+    }
+
     /// This member aborts. Answers the error of what is pending here, and what the others have to hear: in an active
     /// world that this member fails, in one that has ended what it knows and that it leaves. A member that has not
     /// yet heard of a failure must not take those for the culprits who react to it.
@@ -252,6 +265,17 @@ mod tests {
 
     fn failed(rank: u32) -> News {
         News::Failed { rank, reason: "its process died".into() }
+    }
+
+    #[test]
+    fn who_is_unusable_itself_says_so_and_the_others_lose_the_world() {
+        let news =
+            News::Broken { code: Code::UnhandledCuda, culprit: Some(0), text: "it must restart".into() };
+        let (mut own, mut other) = (Health::new("w", 0, 2), Health::new("w", 1, 2));
+        assert_eq!(own.hear_own(&news, Extent::Process).ends.map(|e| e.extent), Some(Extent::Process));
+        assert_eq!(other.hear_from(&news).ends.map(|e| e.extent), Some(Extent::World));
+        assert_eq!(own.error().map(|e| e.extent), Some(Extent::Process));
+        assert!(own.hear_own(&news, Extent::Process).ends.is_none());
     }
 
     #[test]

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the communicator's lock before looking whether it is still worth waiting.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long destroying waits for the other ranks to do the same, before it goes on without the caller.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Pauses between polls: short ones first.
 const POLL: [Duration; 3] = [Duration::from_micros(20), Duration::from_micros(200), Duration::from_millis(1)];
 /// Operations whose deadlines are kept one by one; of more, every further one counts with the last.
@@ -249,12 +251,18 @@ impl Comm {
         janitor::bury(self);
     }
 
-    /// Waits until a communicator that has ended is gone or given up. The error says why it was given up.
+    /// Waits until a communicator that has ended is gone or given up. The error says why it was given up. One that is
+    /// destroyed in good order is waited for a moment only: NCCL may wait there for the other ranks, whose programs
+    /// may destroy it much later, or others first.
     pub fn wait_over(&self) -> Result<()> {
         let mut recipe = self.recipe.lock();
         while !recipe.is_over() {
+            if recipe.stage() == Stage::Destroying && recipe.lasts(Instant::now()) >= FAREWELL {
+                tracing::debug!("communicator '{}' is being destroyed in the background", self.options.name);
+                return Ok(());
+            }
             // The janitor keeps the limits; the time here only guards against its death.
-            self.over.wait_for(&mut recipe, Duration::from_secs(1));
+            self.over.wait_for(&mut recipe, FAREWELL);
             let captured = self.captured.load(Ordering::Relaxed);
             if let Some(leak) = recipe.check(Instant::now(), captured) {
                 janitor::report(self, leak);
@@ -281,7 +289,8 @@ impl Comm {
         self.call("ncclCommFinalize", |_, real| Some(unsafe { finalize(real) }))
     }
 
-    /// Finalizes and frees it, as long as `deadline` allows; a broken one is waited for until it is gone.
+    /// Finalizes and frees it, as long as `deadline` allows; a broken one is waited for until it is gone. See
+    /// [`Comm::wait_over`].
     pub fn destroy(&self, deadline: Instant) -> Result<()> {
         if self.is_open() {
             match self.finalize().and_then(|outcome| self.settle(outcome, deadline)) {

@@ -1,9 +1,10 @@
 //! The thread that looks after all communicators of the process: asynchronous errors, deadlines, and the ends of those
 //! that broke.
 //!
-//! Ends are carried out by a thread per device, because any step of one can hang inside NCCL or CUDA. Those that broke
+//! Aborts are carried out by a thread per device, because any step of one can hang inside NCCL or CUDA. Those that broke
 //! together are aborted in one NCCL group, as NCCL wants it. When such a thread hangs, what breaks later on its device
-//! gets another one.
+//! gets another one. Destroying waits for the other processes, so each has a thread of its own: other ranks may destroy
+//! in another order.
 
 use super::comm::{Comm, Ending};
 use super::cuda;
@@ -22,6 +23,8 @@ const SOON: Duration = Duration::from_millis(2);
 const LATER: Duration = Duration::from_millis(20);
 /// Wait for a communicator that a thread is in, before turning to the next one.
 const TURN: Duration = Duration::from_millis(5);
+/// Work on one batch that takes longer must not keep others of the device waiting: their kernels are still on it.
+const HANGS: Duration = Duration::from_millis(100);
 /// Pause before trying again communicators that have been given up.
 const REST: Duration = Duration::from_millis(500);
 /// Groups of aborts work from 2.22.3 on.
@@ -78,6 +81,13 @@ pub(super) fn bury(comm: &Comm) {
     let found = o.comms.lock().iter().filter_map(Weak::upgrade).find(|c| std::ptr::eq(&**c, comm));
     let Some(comm) = found else { return };
     let device = comm.device();
+    if comm.ending.get() == Some(&Ending::Destroy) {
+        let alone = comm.clone();
+        match process::spawn("mw-nccl-end", move || destroy(o, alone)) {
+            Ok(_) => return,
+            Err(e) => tracing::warn!("{e}"),
+        }
+    }
     let mut devices = o.devices.lock();
     let d = devices.entry(device).or_default();
     d.waiting.push(comm);
@@ -110,7 +120,7 @@ fn watch(o: &'static Office) {
         }
         drop(comms);
         for (device, d) in o.devices.lock().iter_mut() {
-            let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > 10 * REST);
+            let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > HANGS);
             if !d.waiting.is_empty() && hangs {
                 hire(o, *device, d);
             }
@@ -121,14 +131,27 @@ fn watch(o: &'static Office) {
     }
 }
 
-/// A thread that ends what has broken on a device, until nothing is left.
-fn work(o: &'static Office, device: Option<i32>, number: u64) {
+/// A thread that destroys one communicator.
+fn destroy(o: &'static Office, comm: Arc<Comm>) {
+    bind(comm.device());
+    let mut left = vec![comm];
+    while !left.is_empty() {
+        left = end_all(o, left);
+    }
+}
+
+fn bind(device: Option<i32>) {
     if let Some(device) = device
         && let Err(e) = cuda::bind(device)
     {
         // The abort will say more; a poisoned context must not keep it from being tried.
         tracing::debug!("{e}");
     }
+}
+
+/// A thread that ends what has broken on a device, until nothing is left.
+fn work(o: &'static Office, device: Option<i32>, number: u64) {
+    bind(device);
     loop {
         let batch = {
             let mut devices = o.devices.lock();
@@ -175,7 +198,11 @@ fn end_all(o: &'static Office, batch: Vec<Arc<Comm>>) -> Vec<Arc<Comm>> {
                 tracing::debug!("{}", comm.library().failure("ncclCommRevoke", result));
             }
         }
-        comm.recipe.lock().enter(Stage::Aborting, Instant::now());
+        let stage = match comm.ending.get() {
+            Some(Ending::Destroy) => Stage::Destroying,
+            _ => Stage::Aborting,
+        };
+        comm.recipe.lock().enter(stage, Instant::now());
     }
     let aborts = entered.iter().filter(|(c, _)| c.ending.get() == Some(&Ending::Abort)).count();
     let group = entered.first().and_then(|(c, _)| {

@@ -45,6 +45,16 @@ macro_rules! table {
 }
 crate::nccl_functions!(table);
 
+/// What is known to go wrong with a version.
+fn trouble(version: u32) -> Option<&'static str> {
+    match version {
+        0..21903 => Some("it is older than 2.19.3, and aborting its communicators is not reliable"),
+        22501 => Some("aborting its communicators is known to hang"),
+        22600..22700 => Some("its non-blocking communicators are known to hang"),
+        _ => None,
+    }
+}
+
 /// An open NCCL.
 #[derive(Clone, Debug)]
 pub struct Library {
@@ -78,7 +88,12 @@ impl Library {
         if result != ncclSuccess || version <= 0 {
             return Err(refused(&format!("ncclGetVersion failed with result {result}")));
         }
-        Ok(Library { path: path.to_path_buf(), version: version as u32, functions, dylib: Some(dylib) })
+        let library =
+            Library { path: path.to_path_buf(), version: version as u32, functions, dylib: Some(dylib) };
+        if let Some(why) = trouble(library.version) {
+            tracing::warn!("NCCL {} at '{}': {why}", library.version_text(), path.display());
+        }
+        Ok(library)
     }
 
     /// A library that is a table made by a test.

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! Alive -> Waiting -> Revoking -> Aborting -> Gone
+//!              \----> Destroying ----------/
 //! ```
+//!
+//! One that was finalized is destroyed instead, which NCCL lets wait for the other processes: for as long as they take.
 //!
 //! Waiting is for the communicator's lock: NCCL allows an abort only while no thread is inside a call on it. Any stage
 //! can hang inside NCCL or CUDA. Then the communicator is given up: what it holds is leaked, counted and reported, and
@@ -22,6 +25,8 @@ pub enum Stage {
     Revoking,
     /// Its resources are being freed.
     Aborting,
+    /// The same of one that was finalized; since NCCL 2.31 that waits for the other processes.
+    Destroying,
     /// Freed.
     Gone,
 }
@@ -35,15 +40,21 @@ pub struct Limits {
     pub revoke: Duration,
     /// Aborting.
     pub abort: Duration,
+    /// Destroying.
+    pub destroy: Duration,
+}
+
+impl Limits {
+    /// So long for the abort, and half as long for each step before it; as long as an operation may take for the
+    /// others to destroy theirs.
+    pub fn within(abort: Duration, operation: Duration) -> Limits {
+        Limits { call: abort / 2, revoke: abort / 2, abort, destroy: operation }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            call: Duration::from_secs(5),
-            revoke: Duration::from_secs(5),
-            abort: Duration::from_secs(10),
-        }
+        Limits::within(Duration::from_secs(10), Duration::from_secs(600))
     }
 }
 
@@ -56,6 +67,8 @@ pub enum Leak {
     Revoke,
     /// ncclCommAbort does not return.
     Abort,
+    /// ncclCommDestroy does not return.
+    Destroy,
     /// ncclCommAbort does not return, and waits for CUDA graphs that captured the communicator.
     Graph,
 }
@@ -69,6 +82,7 @@ impl Leak {
             Leak::Abort => {
                 "ncclCommAbort does not return; work of another communicator on the device may hold it up"
             }
+            Leak::Destroy => "ncclCommDestroy does not return; not all members may have destroyed theirs",
             Leak::Graph => "ncclCommAbort waits until the CUDA graphs that captured it have been destroyed",
         }
     }
@@ -97,6 +111,11 @@ impl Recipe {
     /// Why it has been given up, if it is.
     pub fn leak(&self) -> Option<Leak> {
         self.leak
+    }
+
+    /// How long it has been in its stage.
+    pub fn lasts(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Nobody needs to wait for it any longer.
@@ -129,8 +148,9 @@ impl Recipe {
             Stage::Revoking => (self.limits.revoke, Leak::Revoke),
             Stage::Aborting if captured => (self.limits.abort, Leak::Graph),
             Stage::Aborting => (self.limits.abort, Leak::Abort),
+            Stage::Destroying => (self.limits.destroy, Leak::Destroy),
         };
-        if now.saturating_duration_since(self.since) < limit {
+        if self.lasts(now) < limit {
             return None;
         }
         self.leak = Some(leak);
@@ -144,7 +164,7 @@ mod tests {
 
     fn limits() -> Limits {
         let second = Duration::from_secs(1);
-        Limits { call: second, revoke: 2 * second, abort: 3 * second }
+        Limits { call: second, revoke: 2 * second, abort: 3 * second, destroy: 4 * second }
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {
@@ -172,6 +192,7 @@ mod tests {
             (Stage::Revoking, 2, false, Leak::Revoke),
             (Stage::Aborting, 3, false, Leak::Abort),
             (Stage::Aborting, 3, true, Leak::Graph),
+            (Stage::Destroying, 4, true, Leak::Destroy),
         ];
         for (stage, seconds, captured, leak) in cases {
             let t = Instant::now();

@@ -1,10 +1,10 @@
 //! Worlds whose operations NCCL carries out: how they are set up and how they end.
 
+use super::wireup::MEETING;
 use super::{Call, State, World};
 use crate::backend::Device;
 use crate::backend::nccl::{self, Nccl};
 use crate::error::{Error, Result};
-use crate::fault::health::News;
 use crate::nccl::cuda;
 use crate::nccl::cuda::Mark;
 use crate::nccl::recipe::Limits;
@@ -27,8 +27,21 @@ impl World {
         self.device.get().is_some()
     }
 
-    /// Makes the communicator: rank 0 gets an identity from NCCL and hands it to everybody.
+    /// Makes the communicator. What goes wrong with it here ends the world for everybody: nobody waits in NCCL for a
+    /// rank that will not come.
     pub(super) fn wire_device(
+        self: &Arc<World>,
+        w: &Watchdog,
+        deadline: Instant,
+        broken: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        // Everybody is there to hear of it.
+        self.exchange(&[0; 128], MEETING, deadline)?;
+        self.make_comm(w, deadline, broken).inspect_err(|e| self.announce_own(e))
+    }
+
+    /// Rank 0 gets an identity from NCCL and hands it to everybody.
+    fn make_comm(
         self: &Arc<World>,
         w: &Watchdog,
         deadline: Instant,
@@ -50,7 +63,7 @@ impl World {
         let options = Options {
             name: self.name.to_string(),
             timeout: Some(self.config.timeout),
-            limits: Limits::default(),
+            limits: Limits::within(self.config.abort_timeout, self.config.timeout),
         };
         let backend = Nccl::init(library, &id, self.rank, self.nranks(), options)?;
         let comm = backend.comm().clone();
@@ -88,10 +101,9 @@ impl World {
     pub fn care_for(self: &Arc<World>, comm: &Arc<Comm>) {
         let world = Arc::downgrade(self);
         comm.listen(move |e| {
-            let Some(world) = world.upgrade() else { return };
-            let culprit = Some(e.culprit.unwrap_or(world.rank));
-            let text = format!("rank {} of world '{}': {e}", world.rank, world.name);
-            world.announce(&News::Broken { code: e.code, culprit, text });
+            if let Some(world) = world.upgrade() {
+                world.announce_own(e);
+            }
         });
     }
 

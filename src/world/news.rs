@@ -52,7 +52,7 @@ impl World {
         self.digest(news, Health::hear)
     }
 
-    fn digest(&self, news: &News, hear: fn(&mut Health, &News) -> Verdict) -> bool {
+    fn digest(&self, news: &News, hear: impl FnOnce(&mut Health, &News) -> Verdict) -> bool {
         let (verdict, state) = {
             let mut health = self.health.lock();
             let verdict = hear(&mut health, news);
@@ -98,6 +98,16 @@ impl World {
     pub(super) fn announce(&self, news: &News) {
         if self.learn(news) {
             self.tell_all(news);
+        }
+    }
+
+    /// What went wrong with this member itself ends the world, for all members.
+    pub(super) fn announce_own(&self, e: &Error) {
+        let culprit = Some(e.culprit.unwrap_or(self.rank));
+        let text = format!("rank {} of world '{}': {e}", self.rank, self.name);
+        let news = News::Broken { code: e.code, culprit, text };
+        if self.digest(&news, |health, news| health.hear_own(news, e.extent)) {
+            self.tell_all(&news);
         }
     }
 

@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// Numbers the exchange with which a world begins that only watches; no other one has it.
-const MEETING: u32 = u32::MAX >> 1;
+/// Numbers the exchange with which a world begins whose operations go another way; no other one has it.
+pub(super) const MEETING: u32 = u32::MAX >> 1;
 
 /// How often to ask the store whether a member for whose link this one waits is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -10,6 +10,8 @@ pub struct Doubles {
     pub folder: PathBuf,
     /// For MW_NCCL_LIB: of NCCL 2.32.3.
     pub nccl: PathBuf,
+    /// Of NCCL 2.19.3, with what that has.
+    pub old_nccl: PathBuf,
 }
 
 /// Builds packages of this workspace as the test itself was built, and answers the folder of their libraries.
@@ -39,13 +41,15 @@ fn root() -> &'static Path {
 pub fn get() -> &'static Doubles {
     static ONE: OnceLock<Doubles> = OnceLock::new();
     ONE.get_or_init(|| {
-        let built = build(&["multiworld-double-cuda", "multiworld-double-nccl"]);
+        let built =
+            build(&["multiworld-double-cuda", "multiworld-double-nccl", "multiworld-double-nccl-old"]);
         let folder = built.join("doubles");
         std::fs::create_dir_all(&folder).expect("a folder for the doubles");
         for name in ["libcuda.so.1", "libcudart.so.12", "libcudart.so.13"] {
             link(&built.join("libmwdouble_cuda.so"), &folder.join(name));
         }
-        Doubles { nccl: built.join("libmwdouble_nccl.so"), folder }
+        let library = |name: &str| built.join(name);
+        Doubles { nccl: library("libmwdouble_nccl.so"), old_nccl: library("libmwdouble_nccl_old.so"), folder }
     })
 }
 

@@ -66,8 +66,9 @@ fn watching() -> Result<Config> {
 fn options(name: String) -> Options {
     // Only what the user asked for: most programs have operations that take as long as they take.
     let asked = std::env::var_os("MW_TIMEOUT_MS").is_some_and(|v| !v.is_empty());
-    let timeout = settings::world_config().ok().filter(|_| asked).map(|c| c.timeout);
-    Options { name, timeout, limits: Limits::default() }
+    let config = settings::world_config().ok();
+    let limits = config.as_ref().map(|c| Limits::within(c.abort_timeout, c.timeout)).unwrap_or_default();
+    Options { name, timeout: config.filter(|_| asked).map(|c| c.timeout), limits }
 }
 
 /// An identity of the genuine library, with a world's in its tail.
