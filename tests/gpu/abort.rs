@@ -84,8 +84,8 @@ fn one(place: &Place, state: &str) {
     [aborter, friend].into_iter().for_each(Rank::finish);
     let [begin, returned, gone, arrived] = times[..] else { panic!("four times: {times:?}") };
     note(&format!(
-        "- A {state}: A's abort returned after {:.1} ms, A was destroyed after {:.1} ms; B's peer sent {:.1} ms after the \
-         abort began, and B had it {:.1} ms later",
+        "- A {state}: A's abort returned after {:.1} ms, A was destroyed after {:.1} ms; B's peer sent {:.1} ms \
+         after the abort began, and B had it {:.1} ms later",
         ms(begin, returned),
         ms(begin, gone),
         ms(begin, sent),

@@ -1,5 +1,5 @@
-//! Worlds of two that are made and destroyed, over and over: what stays behind. Communicators of NCCL's own are made
-//! and destroyed the same way for comparison, since NCCL keeps things, too.
+//! Worlds of two that are made and destroyed, over and over: what stays behind. Communicators of NCCL's own are
+//! made and destroyed the same way for comparison, since NCCL keeps things, too.
 
 use super::common::{Rank, listen, say, store_address};
 use super::figures::{Held, note};
@@ -25,7 +25,7 @@ pub fn rank(args: &[String]) {
         for i in next..next + more {
             if way == "raw" {
                 let functions = loader::get().expect("NCCL").functions;
-                let comm = Raw::join(functions, folder, &i.to_string(), me);
+                let comm = Raw::join(functions, folder, &i.to_string(), me, true);
                 let seat = seat.get_or_insert_with(|| Seat::on(0, BYTES));
                 comm.all_reduce(seat.from.address(), seat.to.address(), BYTES / 4, seat.stream.raw());
                 seat.stream.synchronize().expect("an all-reduce");

@@ -1,4 +1,4 @@
-//! `kill -9` of the peer on the same device, in every phase: when the survivor is told, and whether it can go on.
+//! `kill -9` of the peer on the same device, in every phase: when the survivor is told, and whether it goes on.
 
 use super::common::{Rank, listen, now_ns, say, store_address};
 use super::figures::{ms, note};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const BYTES: usize = 16 << 20;
-/// The survivor must be told within this time, with much room: a loaded machine and contexts that share a device.
+/// The survivor must be told within this time, with much room: machines are loaded, contexts share a device.
 const LIMIT_MS: f64 = 10_000.0;
 
 /// Does what the phase says until that fails.

@@ -1,5 +1,5 @@
-//! What operations cost more through a world, and through the drop-in, than by calling NCCL: all three in the same
-//! processes, in turns.
+//! What operations cost more through a world, and through the drop-in, than by calling NCCL: all three in the
+//! same processes, in turns.
 
 use super::common::{Rank, now_ns, say, store_address};
 use super::figures::{median, note};
@@ -50,10 +50,11 @@ pub fn rank(args: &[String]) {
     let seat = Seat::new(&w, SIZES[SIZES.len() - 1]);
     seat.fill(0).expect("writing");
     let genuine = loader::get().expect("NCCL").functions;
-    let mut ways = vec![Way::Raw(Raw::join(genuine, folder, "raw", me)), Way::World(w)];
+    let raw = |name: &str, blocking| Way::Raw(Raw::join(genuine, folder, name, me, blocking));
+    let mut ways = vec![raw("blocking", true), raw("non-blocking", false), Way::World(w)];
     if !drop_in.is_empty() {
         let functions = Functions::load(&Dylib::open(Path::new(drop_in)).expect("the drop-in"));
-        ways.push(Way::DropIn(Raw::join(functions, folder, "drop-in", me)));
+        ways.push(Way::DropIn(Raw::join(functions, folder, "drop-in", me, true)));
     }
     for op in ["AllReduce", "Send"] {
         for bytes in SIZES {
@@ -116,12 +117,15 @@ fn overhead_against_nccl_itself() {
     };
     let mut ranks: Vec<Rank> = (0..2).map(|me| place.start("overhead", &args(me), &env)).collect();
     note(
-        "Enqueue: the call itself. Done: until the stream is idle. NCCL itself: blocking, at most 4 thread blocks.\n",
+        "Enqueue: the call itself. Done: until the stream is idle. NCCL itself: at most 4 thread blocks, as worlds \
+         of two have; blocking, and non-blocking with polls until the call is through, which is what an abort \
+         needs.\n",
     );
     note(
-        "| op | bytes | NCCL enqueue | done | world enqueue | done | drop-in enqueue | done | world - NCCL | drop-in - NCCL |",
+        "| op | bytes | NCCL enqueue | done | non-blocking enqueue | done | world enqueue | done \
+         | drop-in enqueue | done | world - NCCL | drop-in - NCCL |",
     );
-    note("|---|---|---|---|---|---|---|---|---|---|");
+    note("|---|---|---|---|---|---|---|---|---|---|---|---|");
     loop {
         let row = ranks[0].hear_of("row");
         ranks[1].hear_of("row");
@@ -135,8 +139,8 @@ fn overhead_against_nccl_itself() {
             _ => String::new(),
         };
         let cell = |at: usize| words.get(at).copied().unwrap_or_default();
-        let mut cells: Vec<String> = (0..8).map(|at| cell(at).to_string()).collect();
-        cells.extend([more(4), more(6)]);
+        let mut cells: Vec<String> = (0..10).map(|at| cell(at).to_string()).collect();
+        cells.extend([more(6), more(8)]);
         note(&format!("| {} |", cells.join(" | ")));
     }
     ranks.into_iter().for_each(Rank::finish);

@@ -3,7 +3,7 @@
 use super::common::{Rank, doubles, role, say, store_address};
 use super::figures::note;
 use super::seat::{self, number};
-use multiworld::nccl::{cuda, loader};
+use multiworld::nccl::{Library, cuda, loader};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,17 +57,6 @@ fn find() -> Result<Place, String> {
             library.path.display()
         ));
     }
-    let text = |e: multiworld::error::Error| e.text.to_string();
-    let (free, total) = cuda::memory::memory(0).map_err(text)?;
-    note(&format!(
-        "{} ({} of {} MiB free), driver for CUDA {}, NCCL {} at '{}'",
-        cuda::memory::name(0).map_err(text)?,
-        free >> 20,
-        total >> 20,
-        cuda::memory::driver_version().map_err(text)?,
-        library.version_text(),
-        library.path.display()
-    ));
     let env = vec![
         ("MW_BACKEND", "nccl".to_string()),
         ("MW_NCCL_LIB", library.path.to_string_lossy().into_owned()),
@@ -81,16 +70,37 @@ fn find() -> Result<Place, String> {
         _ if library.version >= MULTI_RANK => &[Way::Multi, Way::HostId],
         _ => &[Way::HostId],
     };
+    if let [way] = ways
+        && !wanted.is_empty()
+    {
+        // Somebody has tried it, and told what the device is.
+        place.way = Some(*way);
+        return Ok(place);
+    }
+    note(&describe(library).map_err(|e| e.text.to_string())?);
     for way in ways {
         place.way = Some(*way);
         if place.works() {
-            note(&format!("two ranks share the device by {}", place.how()));
             return Ok(place);
         }
-        note(&format!("two ranks cannot share the device by {}", place.how()));
+        note(&format!("- two ranks cannot share the device by {}", place.how()));
     }
     // There is a GPU and it was not tested: that is no reason to pass.
     panic!("no way to bring two ranks onto one device");
+}
+
+/// What is tested.
+fn describe(library: &Library) -> multiworld::error::Result<String> {
+    let (free, total) = cuda::memory::memory(0)?;
+    Ok(format!(
+        "- {} ({} of {} MiB free), driver for CUDA {}\n- NCCL {} at '{}'",
+        cuda::memory::name(0)?,
+        free >> 20,
+        total >> 20,
+        cuda::memory::driver_version()?,
+        library.version_text(),
+        library.path.display()
+    ))
 }
 
 fn over_doubles(given: &str) -> Place {
@@ -155,6 +165,6 @@ pub fn probe(args: &[String]) {
 #[test]
 fn where_it_runs() {
     if let Some(place) = ready() {
-        note(&format!("ranks share the device by {}", place.how()));
+        note(&format!("- ranks share the device by {}", place.how()));
     }
 }

@@ -15,6 +15,16 @@ fn check(what: &str, result: ncclResult_t) {
     assert_eq!(result, ncclSuccess, "{what}");
 }
 
+/// Waits until what a call on a non-blocking communicator has begun is done.
+fn settle(f: &Functions, comm: ncclComm_t, what: &str, mut result: ncclResult_t) {
+    let poll = f.ncclCommGetAsyncError.expect("ncclCommGetAsyncError");
+    while result == ncclInProgress {
+        // SAFETY: a live communicator, used by this thread only; `result` is writable.
+        check("ncclCommGetAsyncError", unsafe { poll(comm, &mut result) });
+    }
+    check(what, result);
+}
+
 /// Hands an id from rank 0 to rank 1 through a file.
 fn share(f: &Functions, file: &Path, me: usize) -> ncclUniqueId {
     let mut id = ncclUniqueId { internal: [0; 128] };
@@ -42,15 +52,16 @@ fn share(f: &Functions, file: &Path, me: usize) -> ncclUniqueId {
 }
 
 impl Raw {
-    /// One of two ranks, blocking, with as many thread blocks as a world of two has.
-    pub fn join(functions: Functions, folder: &Path, name: &str, me: usize) -> Raw {
+    /// One of two ranks, with as many thread blocks as a world of two has.
+    pub fn join(functions: Functions, folder: &Path, name: &str, me: usize, blocking: bool) -> Raw {
         let id = share(&functions, &folder.join(name), me);
         let mut config = config();
-        (config.blocking, config.maxCTAs) = (1, 4);
+        (config.blocking, config.maxCTAs) = (blocking.into(), 4);
         let mut comm: ncclComm_t = std::ptr::null_mut();
         let init = functions.ncclCommInitRankConfig.expect("ncclCommInitRankConfig");
         // SAFETY: `comm` and `config` are writable for the call.
-        check("ncclCommInitRankConfig", unsafe { init(&mut comm, 2, id, me as i32, &mut config) });
+        let result = unsafe { init(&mut comm, 2, id, me as i32, &mut config) };
+        settle(&functions, comm, "ncclCommInitRankConfig", result);
         Raw { functions, comm }
     }
 
@@ -59,25 +70,32 @@ impl Raw {
         let f = self.functions.ncclAllReduce.expect("ncclAllReduce");
         // SAFETY: a live communicator, used by this thread only; buffers hold so many floats.
         let result = unsafe { f(from.cast(), to.cast(), floats, ncclFloat32, ncclSum, self.comm, stream) };
-        check("ncclAllReduce", result);
+        self.settle("ncclAllReduce", result);
     }
 
     /// Enqueues a message of floats to the other rank.
     pub fn send(&self, from: *const u8, floats: usize, peer: i32, stream: *mut std::ffi::c_void) {
         let f = self.functions.ncclSend.expect("ncclSend");
         // SAFETY: as above.
-        check("ncclSend", unsafe { f(from.cast(), floats, ncclFloat32, peer, self.comm, stream) });
+        self.settle("ncclSend", unsafe { f(from.cast(), floats, ncclFloat32, peer, self.comm, stream) });
     }
 
     /// Enqueues its receive.
     pub fn recv(&self, to: *mut u8, floats: usize, peer: i32, stream: *mut std::ffi::c_void) {
         let f = self.functions.ncclRecv.expect("ncclRecv");
         // SAFETY: as above.
-        check("ncclRecv", unsafe { f(to.cast(), floats, ncclFloat32, peer, self.comm, stream) });
+        self.settle("ncclRecv", unsafe { f(to.cast(), floats, ncclFloat32, peer, self.comm, stream) });
+    }
+
+    fn settle(&self, what: &str, result: ncclResult_t) {
+        settle(&self.functions, self.comm, what, result);
     }
 
     /// Leaves.
     pub fn destroy(self) {
+        let f = self.functions.ncclCommFinalize.expect("ncclCommFinalize");
+        // SAFETY: a live communicator.
+        self.settle("ncclCommFinalize", unsafe { f(self.comm) });
         let f = self.functions.ncclCommDestroy.expect("ncclCommDestroy");
         // SAFETY: a live communicator, given up here.
         check("ncclCommDestroy", unsafe { f(self.comm) });
