@@ -101,6 +101,6 @@ fn a_world_is_aborted_beside_a_parked_one() {
     let Some(place) = place::ready() else { return };
     note("\n### Abort of world A while healthy world B has a receive parked on the device\n");
     for state in ["idle", "parked"] {
-        (0..place.pick(3, 1)).for_each(|_| one(place, state));
+        (0..place.pick(3, 1)).for_each(|_| one(&place, state));
     }
 }

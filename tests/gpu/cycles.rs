@@ -1,5 +1,5 @@
-//! Worlds of two that are made and destroyed, over and over: what stays behind. Communicators of NCCL's own are
-//! made and destroyed the same way for comparison, since NCCL keeps things, too.
+//! Worlds of two that are made and destroyed, over and over: what stays behind. Communicators of NCCL's own
+//! are made and destroyed the same way for comparison, since NCCL keeps things, too.
 
 use super::common::{Rank, listen, say, store_address};
 use super::figures::{Held, note};
@@ -110,6 +110,6 @@ fn worlds_are_made_and_destroyed() {
         |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let count = setting("MW_GPU_CYCLES", place.pick(1000, 20));
     let limit = setting("MW_GPU_CYCLES_SECONDS", 150);
-    cycles(place, "mw", count, Duration::from_secs(limit as u64));
-    cycles(place, "raw", (count / 10).max(2), Duration::from_secs(limit as u64 / 4));
+    cycles(&place, "mw", count, Duration::from_secs(limit as u64));
+    cycles(&place, "raw", (count / 10).max(2), Duration::from_secs(limit as u64 / 4));
 }

@@ -1,8 +1,9 @@
-//! `kill -9` of the peer on the same device, in every phase: when the survivor is told, and whether it goes on.
+//! `kill -9` of the peer on the same device, in every phase: when the survivor is told, and whether it goes
+//! on.
 
 use super::common::{Rank, listen, now_ns, say, store_address};
 use super::figures::{ms, note};
-use super::place;
+use super::place::{self, Place};
 use super::seat::{self, Seat};
 use multiworld::error::{Code, Error};
 use multiworld::world::World;
@@ -86,8 +87,7 @@ pub fn second(args: &[String]) {
 }
 
 /// Kills the peer; `wait` is how long it has for its phase.
-fn kill(phase: &str, wait: Duration) {
-    let Some(place) = place::ready() else { return };
+fn kill(place: &Place, phase: &str, wait: Duration) {
     let store = store_address();
     let env = [("MW_STORE", &*store)];
     let args = [phase.to_string()];
@@ -126,8 +126,8 @@ fn the_peer_is_killed() {
     note("\n### kill -9 of the peer: time until the survivor has the error\n");
     let ms = |n| Duration::from_millis(n);
     for phase in ["idle", "collective", "group", "parked"] {
-        (0..place.pick(3, 1)).for_each(|i| kill(phase, ms(300 + 37 * i as u64)));
+        (0..place.pick(3, 1)).for_each(|i| kill(&place, phase, ms(300 + 37 * i as u64)));
     }
     let waits: &[u64] = if place.doubles { &[20] } else { &[50, 150, 300, 600, 1000] };
-    waits.iter().for_each(|wait| kill("init", ms(*wait)));
+    waits.iter().for_each(|wait| kill(&place, "init", ms(*wait)));
 }

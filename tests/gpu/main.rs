@@ -1,6 +1,7 @@
-//! Worlds on a real GPU. Ranks are processes that share one device. Where there is no GPU, or no genuine NCCL,
-//! every test prints why it is skipped. `MW_GPU_TEST_DOUBLES=1` runs all of them over the doubles, so that they
-//! cannot rot; instead of 1 it may name a folder with the doubles in it, as `make doubles` makes it.
+//! Worlds on a real GPU. Ranks are processes that share one device. Where there is no GPU, or no genuine
+//! NCCL, every test prints why it is skipped. `MW_GPU_TEST_DOUBLES=1` runs all of them over the doubles, so
+//! that they cannot rot; instead of 1 it may name a folder with the doubles in it, as `make doubles` makes
+//! it.
 //!
 //! Figures are printed, and appended to the file that `MW_GPU_REPORT` names.
 

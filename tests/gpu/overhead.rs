@@ -60,7 +60,8 @@ pub fn rank(args: &[String]) {
         for bytes in SIZES {
             let times = if bytes < 1 << 20 { most } else { (most / 5).max(1) };
             let mut taken = vec![(Vec::new(), Vec::new()); ways.len()];
-            for i in 0..WARM_UP + times {
+            let warm_up = WARM_UP.min(most / 2);
+            for i in 0..warm_up + times {
                 // Each goes first in turn.
                 for k in 0..ways.len() {
                     let at = (i + k) % ways.len();
@@ -69,7 +70,7 @@ pub fn rank(args: &[String]) {
                     let enqueued = now_ns();
                     seat.stream.synchronize().expect("synchronizing");
                     let done = now_ns();
-                    if i >= WARM_UP {
+                    if i >= warm_up {
                         taken[at].0.push((enqueued - begin) as f64 / 1e3);
                         taken[at].1.push((done - begin) as f64 / 1e3);
                     }
@@ -110,7 +111,7 @@ fn overhead_against_nccl_itself() {
     if path.is_none() {
         note("The drop-in is missing: its columns are skipped.\n");
     }
-    let times = place.pick(200, 5).to_string();
+    let times = place.pick(200, 2).to_string();
     let args = |me: usize| {
         let folder = folder.to_string_lossy().into_owned();
         [me.to_string(), folder, times.clone(), path.clone().unwrap_or_default()]

@@ -4,9 +4,10 @@ use super::common::{Rank, doubles, role, say, store_address};
 use super::figures::note;
 use super::seat::{self, number};
 use multiworld::nccl::{Library, cuda, loader};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// First version that lets ranks share a device when it is told to.
 const MULTI_RANK: u32 = 23_000;
@@ -27,14 +28,31 @@ pub struct Place {
     way: Option<Way>,
 }
 
+/// A test's turn: one after the other, since two ranks are all that a device is sure to take.
+pub struct Turn {
+    place: &'static Place,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Turn {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        self.place
+    }
+}
+
 /// The place, or nothing where there is none; that is said, unless this process is a rank.
-pub fn ready() -> Option<&'static Place> {
+pub fn ready() -> Option<Turn> {
     static ONE: OnceLock<Result<Place, String>> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
     if role().is_some() {
         return None;
     }
+    // A test that failed is over, too.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     match ONE.get_or_init(find) {
-        Ok(place) => Some(place),
+        Ok(place) => Some(Turn { place, _turn: turn }),
         Err(why) => {
             note(&format!("skipped: {why}"));
             None

@@ -1,7 +1,8 @@
-//! Memory and streams of a device, for tests and benchmarks that bring their own: applications come with theirs.
+//! Memory and streams of a device, for tests and benchmarks that bring their own: applications come with
+//! theirs.
 //!
-//! Nothing here waits for more than the stream that it is given, so that a kernel which is parked on another stream
-//! stands in nobody's way; only giving memory back waits for the whole device.
+//! Nothing here waits for more than the stream that it is given, so that a kernel which is parked on another
+//! stream stands in nobody's way; only giving memory back waits for the whole device.
 
 use super::{Stream, check, context, error, on, present};
 use crate::error::{Error, Result};
@@ -56,7 +57,8 @@ impl Buffer {
         self.inside(at, bytes.len())?;
         on(self.device, || {
             let to = self.address + at as CUdeviceptr;
-            // SAFETY: `to` has that many bytes, as was checked; `bytes` outlives the copy, which is waited for.
+            // SAFETY: `to` has that many bytes, as was checked; `bytes` outlives the copy, which is waited
+            // for.
             check("cuMemcpyHtoDAsync", unsafe {
                 sys::cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast::<c_void>(), bytes.len(), stream.0)
             })
@@ -69,8 +71,8 @@ impl Buffer {
         self.inside(at, bytes.len())?;
         on(self.device, || {
             let from = self.address + at as CUdeviceptr;
-            // SAFETY: `from` has that many bytes, as was checked; `bytes` is writable and borrowed until the copy,
-            // which is waited for, is over.
+            // SAFETY: `from` has that many bytes, as was checked; `bytes` is writable and borrowed until the
+            // copy, which is waited for, is over.
             check("cuMemcpyDtoHAsync", unsafe {
                 sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast::<c_void>(), from, bytes.len(), stream.0)
             })
