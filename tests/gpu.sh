@@ -187,7 +187,7 @@ if [ -n "$why" ]; then
   echo "gpu: skipped ($why)"
   exit 0
 fi
-sed -n 's/.*\(- .*\)/\1/p' "$OUT/where.log"
+sed -n 's/^test [^ ]* \.\.\. //; /^- /p' "$OUT/where.log"
 case $(grep 'ranks share the device by' "$REPORT") in
 *MULTI_RANK*) export MW_GPU_RANKS=multi ;;
 *HOSTID*) export MW_GPU_RANKS=hostid ;;
@@ -195,7 +195,7 @@ esac
 
 for part in "$@"; do
   case $part in
-  where) ;;
+  where) continue ;;
   operations) run "$part" bash -c 'tests conformance::' ;;
   kill | abort | cycles | overhead) run "$part" bash -c "tests $part::" ;;
   unmodified | mixed | torch) run "$part" bash -c "$part" ;;

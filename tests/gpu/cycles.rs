@@ -62,7 +62,7 @@ fn cycles(place: &Place, way: &str, count: usize, limit: Duration) {
         let Held { device, rss, descriptors, threads } = h;
         note(&format!("| {made} | {s:.1} | {device:.1} | {rss:.1} | {descriptors} | {threads} |"));
     };
-    let step = (count / 20).max(1);
+    let step = (count / 40).max(1);
     let first = more(step.min(10));
     let mut made = step.min(10);
     row(made, first);
@@ -74,7 +74,7 @@ fn cycles(place: &Place, way: &str, count: usize, limit: Duration) {
         last = more(n);
         made += n;
         rounds += 1;
-        if rounds % 4 == 0 || made == count || begin.elapsed() >= limit {
+        if rounds % 8 == 0 || made == count || begin.elapsed() >= limit {
             row(made, last);
         }
     }

@@ -1,6 +1,6 @@
 //! Where the tests run: the GPU that was found, or the doubles, and how several ranks come onto one device.
 
-use super::common::{Rank, doubles, role, say, store_address};
+use super::common::{PATIENCE, Rank, doubles, role, say, store_address};
 use super::figures::note;
 use super::seat::{self, number};
 use multiworld::nccl::{Library, cuda, loader};
@@ -170,8 +170,13 @@ impl Place {
     }
 }
 
-/// Tries a world of two.
+/// Tries a world of two. What does not work may hang.
 pub fn probe(args: &[String]) {
+    std::thread::spawn(|| {
+        std::thread::sleep(PATIENCE * 3 / 4);
+        eprintln!("two ranks do not come together");
+        std::process::exit(1);
+    });
     let w = seat::join("probe", 2, number(args, 0)).expect("joining");
     let seat = seat::Seat::new(&w, 1 << 20);
     seat.sum(&w, 1 << 20).expect("an all-reduce");
