@@ -6,6 +6,8 @@
 #   make examples  build/examples/*
 #   make bench-dropin
 #                  what a call costs more through the drop-in than without it
+#   make gpu-kit   build/gpu-kit: the tests on a real GPU, to be copied to a machine that has one; run.sh runs them
+#   make test-gpu  the same, run here
 #   make install   PREFIX=/usr/local, DESTDIR honoured
 #   make header    regenerate include/multiworld.h
 #   make bindings  regenerate src/nccl/types.rs and functions.rs from NCCL's headers (needs bindgen)
@@ -50,7 +52,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all doubles lib examples c-tests asan-tests bench-dropin demo test header install clean cargo-lib
+.PHONY: bindings all doubles lib examples c-tests asan-tests bench-dropin demo test test-gpu gpu-kit header install clean cargo-lib
 
 all: lib examples
 
@@ -128,6 +130,31 @@ demo: build/examples/elastic_pipeline
 
 test:
 	CARGO="$(CARGO)" CC="$(CC)" tests/run.sh
+
+# Everything that the tests on a GPU need, in one folder: such a machine may have neither Rust nor a network. With
+# CUDA_HOME and NCCL_HOME also a program for NCCL that takes device memory, which else is compiled over there.
+KIT := build/gpu-kit
+gpu-kit: lib build/examples/mixed_backends
+	@mkdir -p $(KIT)
+	$(CARGO) test --release --test gpu --no-run
+	@program=$$($(CARGO) test --release --test gpu --no-run --message-format=json 2>/dev/null | \
+	  sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1); \
+	  [ -n "$$program" ] && install -m 755 "$$program" $(KIT)/gpu-test
+	install -m 755 $(LIB) $(KIT)/libmultiworld.so.$(SOVERSION)
+	install -m 755 $(LIB_NCCL) $(KIT)/libmultiworld_nccl.so
+	install -m 755 build/examples/mixed_backends $(KIT)/mixed_backends
+	strip $(KIT)/gpu-test $(KIT)/libmultiworld.so.$(SOVERSION) $(KIT)/libmultiworld_nccl.so $(KIT)/mixed_backends
+	$(CC) $(STRICT) $(CFLAGS) -fPIC -shared -pthread tests/gpu/hostid.c -o $(KIT)/hostid.so
+	@rm -f $(KIT)/nccl_with_cuda
+ifneq ($(and $(CUDA_HOME),$(NCCL_HOME)),)
+	$(CC) $(STRICT) $(CFLAGS) $(WITH_CUDA) c_examples/nccl_unmodified.c -o $(KIT)/nccl_with_cuda $(LINK_NCCL)
+endif
+	install -m 644 c_examples/nccl_unmodified.c tests/gpu/torch_killed.py $(KIT)
+	install -m 755 tests/gpu.sh $(KIT)/run.sh
+	@du -sh $(KIT)
+
+test-gpu: gpu-kit
+	$(KIT)/run.sh
 
 header:
 	MW_BLESS=1 $(CARGO) test --test header

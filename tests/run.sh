@@ -242,6 +242,19 @@ for missing in futex_waitv robust cma memfd futex_waitv,robust,cma,memfd; do
   check "c_examples/peer_failure without $missing" env MW_DISABLE=$missing build/examples/peer_failure
 done
 
+# The tests on a real GPU. Where there is one they were among cargo's; else they are tried over the doubles.
+gpu=$("$CARGO" test --quiet --test gpu -- --exact place::where_it_runs --nocapture 2>&1 </dev/null)
+case $gpu in
+*skipped:*) skip test-gpu "$(sed -n 's/.*skipped: //p' <<<"$gpu" | head -n 1)" ;;
+*) echo "check test-gpu: among cargo's tests; 'make test-gpu' prints the figures" ;;
+esac
+check "tests/gpu over the doubles" env MW_GPU_TEST_DOUBLES="$doubles" "$CARGO" test --test gpu
+if have shellcheck; then
+  check "tests/gpu.sh" shellcheck tests/gpu.sh
+else
+  check "tests/gpu.sh" bash -n tests/gpu.sh
+fi
+
 check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
 
 # Wrong arguments of the demonstration.

@@ -2,6 +2,8 @@
 //!
 //! Streams are passed as the addresses that the application knows them by; runtime and driver share them.
 
+pub mod memory;
+
 use crate::error::{Code, Error, Extent, Result};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, OnceLock};

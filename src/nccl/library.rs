@@ -22,7 +22,8 @@ macro_rules! table {
                 Functions { $($name: None,)* }
             }
 
-            fn load(dylib: &Dylib) -> Functions {
+            /// The functions that a library has.
+            pub fn load(dylib: &Dylib) -> Functions {
                 Functions {
                     $($name: {
                         const NAME: &CStr = match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {

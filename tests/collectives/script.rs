@@ -134,19 +134,24 @@ impl Op {
         }
     }
 
-    fn prepare(self, n: usize, me: usize) -> Prepared {
+    /// With `aligned`, buffers begin where a device can read and write elements.
+    fn prepare(self, n: usize, me: usize, aligned: bool) -> Prepared {
         let size = self.dtype.size();
         let (ins, outs) = self.lengths(n, me);
         let (ins, outs) = (ins * size, outs * size);
         let each = self.count * size;
         let in_place = self.in_place >> me & 1 == 1 && ins > 0 && outs > 0;
-        let start = MARGIN + self.offset % MARGIN;
+        let (offset, gap) = match aligned {
+            true => (self.offset % MARGIN / size * size, MARGIN + size),
+            false => (self.offset % MARGIN, MARGIN + 1),
+        };
+        let start = MARGIN + offset;
         // Where the second buffer begins: within the first one, as NCCL defines it, or behind it.
         let (input, output) = match (in_place, self.kind) {
             (true, OpKind::AllGather | OpKind::Gather) => (start + me * each, start),
             (true, OpKind::ReduceScatter | OpKind::Scatter) => (start, start + me * each),
             (true, _) => (start, start),
-            (false, _) => (start, start + ins + MARGIN + 1),
+            (false, _) => (start, start + ins + gap),
         };
         let mut arena = vec![UNTOUCHED; (input + ins).max(output + outs) + MARGIN];
         arena[input..input + ins].copy_from_slice(&self.input(n, me));
@@ -280,34 +285,75 @@ impl Prepared {
     }
 }
 
+/// Where buffers are while operations run, if not where they are made and looked at.
+pub trait Memory {
+    /// Puts bytes at a place that is so far from the beginning, and answers its address.
+    fn put(&self, at: usize, bytes: &[u8]) -> Result<*mut u8, String>;
+    /// Gets bytes from there.
+    fn get(&self, at: usize, bytes: &mut [u8]) -> Result<(), String>;
+    /// The stream for operations on it.
+    fn stream(&self) -> *mut std::ffi::c_void;
+}
+
+/// How far apart the arenas of one step are, at least, so that each is aligned to everything.
+const SPACING: usize = 256;
+
+/// Moves what was prepared into another memory; answers where each arena went.
+fn put(memory: &dyn Memory, calls: &mut [(Arc<World>, Prepared)]) -> Result<Vec<usize>, String> {
+    let mut next = 0;
+    let mut places = Vec::new();
+    for (_, p) in calls {
+        let (here, there) = (p.arena.as_ptr() as usize, memory.put(next, &p.arena)?);
+        let moved = |address: usize| there.wrapping_add(address.wrapping_sub(here));
+        if !p.call.sendbuf.is_null() {
+            p.call.sendbuf = moved(p.call.sendbuf as usize);
+        }
+        if !p.call.recvbuf.is_null() {
+            p.call.recvbuf = moved(p.call.recvbuf as usize);
+        }
+        p.call.stream = memory.stream();
+        places.push(next);
+        next += p.arena.len().next_multiple_of(SPACING);
+    }
+    Ok(places)
+}
+
 /// Runs a script as one rank. `worlds[1]` is missing where this rank is no member. Answers the outputs that must
 /// be the same on all ranks of world 0.
 pub fn play(worlds: &[Arc<World>], steps: &[Step]) -> Result<Vec<Vec<u8>>, String> {
+    play_in(worlds, steps, None)
+}
+
+/// As [`play`], with the buffers in another memory.
+pub fn play_in(
+    worlds: &[Arc<World>],
+    steps: &[Step],
+    memory: Option<&dyn Memory>,
+) -> Result<Vec<Vec<u8>>, String> {
     let mut same = Vec::new();
     let prepare = |which: u8, item: &Item| -> Vec<(Arc<World>, Prepared)> {
         let Some(w) = worlds.get(usize::from(which)) else { return Vec::new() };
         let (n, me) = (w.nranks() as usize, w.rank() as usize);
         let calls = match item {
-            Item::Op(op) => vec![op.fit(n).prepare(n, me)],
+            Item::Op(op) => vec![op.fit(n).prepare(n, me, memory.is_some())],
             Item::Message(m) => m.fit(n).prepare(me),
         };
         calls.into_iter().map(|p| (w.clone(), p)).collect()
     };
     for (i, step) in steps.iter().enumerate() {
         let failed = |e: multiworld::error::Error| format!("step {i}: {step:?}: {e}");
-        let mut calls: Vec<(Arc<World>, Prepared)> = Vec::new();
+        let mut calls: Vec<(Arc<World>, Prepared)> = match step {
+            Step::One(which, item) => prepare(*which, item),
+            Step::Group { items, .. } => items.iter().flat_map(|(w, item)| prepare(*w, item)).collect(),
+        };
+        let places = memory.map(|m| put(m, &mut calls)).transpose()?;
         match step {
-            Step::One(which, item) => {
-                calls = prepare(*which, item);
-                if calls.len() < 2 && !calls.iter().any(|(w, _)| w.is_on_device()) {
-                    calls.iter().try_for_each(|(w, p)| w.run(&p.call)).map_err(failed)?;
-                } else {
-                    // To oneself, or enqueued only.
-                    submit(&calls, false).wait(None).expect("no limit").map_err(failed)?;
-                }
+            Step::One(..) if calls.len() < 2 && !calls.iter().any(|(w, _)| w.is_on_device()) => {
+                calls.iter().try_for_each(|(w, p)| w.run(&p.call)).map_err(failed)?;
             }
-            Step::Group { items, background } => {
-                items.iter().for_each(|(which, item)| calls.extend(prepare(*which, item)));
+            // To oneself, or enqueued only.
+            Step::One(..) => submit(&calls, false).wait(None).expect("no limit").map_err(failed)?,
+            Step::Group { background, .. } => {
                 let request = submit(&calls, *background);
                 if *background {
                     // The library's thread has a chance to do it alone.
@@ -319,6 +365,11 @@ pub fn play(worlds: &[Arc<World>], steps: &[Step]) -> Result<Vec<Vec<u8>>, Strin
                     }
                 }
                 request.wait(None).expect("no limit").map_err(failed)?;
+            }
+        }
+        if let (Some(m), Some(places)) = (memory, places) {
+            for (at, (_, p)) in places.into_iter().zip(&mut calls) {
+                m.get(at, &mut p.arena)?;
             }
         }
         for (w, p) in &calls {
