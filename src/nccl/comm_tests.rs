@@ -93,7 +93,7 @@ fn impatient() -> Options {
     Options {
         name: "test".into(),
         timeout: None,
-        limits: Limits { call: limit, revoke: limit, abort: limit },
+        limits: Limits { call: limit, revoke: limit, abort: limit, destroy: limit },
     }
 }
 
