@@ -11,6 +11,9 @@ use std::ptr;
 /// `magic` of an initialised ncclSimInfo_t.
 const SIM_INFO_MAGIC: c_uint = 0x7468_5283;
 
+/// Ranks of NCCL programs load their models first, and come minutes apart.
+const JOIN_TIMEOUT_MS: i32 = 600_000;
+
 /// What all of them begin with.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -157,9 +160,13 @@ pub unsafe fn check_sim_info(info: *const ncclSimInfo_t) -> Result<()> {
 /// Settings of the worlds behind communicators. What the environment says to NCCL about interfaces holds
 /// here, too.
 pub fn world_config() -> Result<Config> {
-    let ours = std::env::var_os("MW_IFNAME").is_some_and(|v| !v.is_empty());
+    let is_set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let theirs = std::env::var("NCCL_SOCKET_IFNAME").ok().filter(|v| !v.is_empty());
-    Config::load(&Overrides { ifname: theirs.filter(|_| !ours), ..Overrides::default() })
+    Config::load(&Overrides {
+        ifname: theirs.filter(|_| !is_set("MW_IFNAME")),
+        join_timeout_ms: (!is_set("MW_JOIN_TIMEOUT_MS")).then_some(JOIN_TIMEOUT_MS),
+        ..Overrides::default()
+    })
 }
 
 #[cfg(test)]
