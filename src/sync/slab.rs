@@ -145,6 +145,18 @@ impl<T> Slab<T> {
         (state & !REFS == raw & GENERATION | LIVE).then_some(guard)
     }
 
+    /// Whether the value of `handle` has not been removed: for callers who keep a value that they got before, and ask
+    /// without making a reference.
+    #[inline]
+    pub fn is_live(&self, handle: usize) -> bool {
+        let raw = handle as u64;
+        let index = (raw >> INDEX_SHIFT & INDEX_MASK) as u32;
+        let is_mine = raw & (TAG_MASK | KIND_MASK << KIND_SHIFT) == TAG | u64::from(self.kind) << KIND_SHIFT;
+        // Relaxed: nothing is read that the bits stand for.
+        let state = |slot: &Slot<T>| slot.state.load(Ordering::Relaxed);
+        is_mine && self.slot(index).is_some_and(|slot| state(slot) & !REFS == raw & GENERATION | LIVE)
+    }
+
     /// Takes the handle out of the table: afterwards no `get` finds it. Of several calls at the same time one
     /// succeeds.
     pub fn remove(&self, handle: usize) -> Option<Arc<T>> {

@@ -164,3 +164,18 @@ fn one_remove_succeeds() {
         assert_eq!(wins, 1);
     }
 }
+
+#[test]
+fn a_handle_is_live_until_it_is_removed() {
+    let slab = Slab::new(5);
+    let first = slab.insert(Arc::new(1)).unwrap();
+    assert!(slab.is_live(first) && !slab.is_live(0) && !slab.is_live(first ^ 1 << 62));
+    let guard = slab.get(first).unwrap();
+    assert!(slab.is_live(first));
+    slab.remove(first).unwrap();
+    assert!(!slab.is_live(first), "although it is still referred to");
+    drop(guard);
+    let second = slab.insert(Arc::new(2)).unwrap();
+    assert!(slab.is_live(second) && !slab.is_live(first));
+    assert!(!Slab::<i32>::new(6).is_live(second));
+}

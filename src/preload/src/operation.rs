@@ -78,9 +78,14 @@ impl Posted {
 /// As NCCL's operations.
 #[inline]
 unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclResult_t> {
+    // SAFETY: by this function's contract.
+    let last = handle::with_last(comm, |g| unsafe { genuine::run::post(g, stream, &posted) });
+    if let Some(answer) = last {
+        return answer.map_err(group::poison);
+    }
     let body = || {
-        let comm = handle::comm(comm)?;
-        match &**comm {
+        let owner = handle::comm(comm)?;
+        match &**owner {
             Comm::Host(host) => {
                 if !posted.config.is_null() {
                     // SAFETY: a configuration by NCCL's contract.
@@ -88,8 +93,11 @@ unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclR
                 }
                 run::post(host, stream, &posted).map(|()| ncclSuccess)
             }
-            // SAFETY: by this function's contract.
-            Comm::Genuine(g) => unsafe { genuine::run::post(g, stream, &posted) },
+            Comm::Genuine(g) => {
+                handle::remember(comm, g);
+                // SAFETY: by this function's contract.
+                unsafe { genuine::run::post(g, stream, &posted) }
+            }
         }
     };
     body().map_err(group::poison)
