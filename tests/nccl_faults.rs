@@ -8,6 +8,8 @@ mod cast;
 #[path = "nccl_faults/codes.rs"]
 mod codes;
 mod common;
+#[path = "nccl_faults/ends.rs"]
+mod ends;
 #[path = "nccl_faults/gpu.rs"]
 mod gpu;
 #[path = "nccl_faults/join.rs"]

@@ -7,7 +7,7 @@ use crate::nccl::cuda::{self, Mark, Stream};
 use crate::nccl::types::*;
 use crate::nccl::{Comm, Functions, Library, Options, config};
 use crate::sync::Arc;
-use crate::types::{OpKind, RedOp, Reduction};
+use crate::types::{DataType, OpKind, RedOp, Reduction};
 use core::ffi::c_void;
 use std::time::Instant;
 
@@ -211,8 +211,25 @@ fn operator(op: RedOp) -> ncclRedOp_t {
     }
 }
 
+/// Versions from this one on have floats of eight bits.
+const EIGHT_BIT_FLOATS: u32 = 22400;
+
+impl Nccl {
+    /// Finds what this version does not have before NCCL does, which would count it as the communicator's failure.
+    fn check(&self, call: &Call) -> Result<()> {
+        let library = self.comm.library();
+        let small = matches!(call.dtype, DataType::Float8e4m3 | DataType::Float8e5m2);
+        if small && library.version < EIGHT_BIT_FLOATS {
+            let version = library.version_text();
+            return Err(Error::argument(format!("dtype: NCCL {version} has no floats of eight bits")));
+        }
+        Ok(())
+    }
+}
+
 impl Device for Nccl {
     fn enqueue(&self, calls: &[Call], deadline: Instant) -> Result<()> {
+        calls.iter().try_for_each(|c| self.check(c))?;
         let barrier = calls.iter().any(|c| c.kind == OpKind::Barrier);
         let token = if barrier { cuda::token(self.comm.device())? } else { core::ptr::null_mut() };
         let operators = self.operators(calls)?;

@@ -3,7 +3,7 @@
 //! Inside it is always non-blocking: NCCL allows an abort only then. Whoever wants to block polls, and stops when the
 //! communicator breaks or the time is up. NCCL is entered by one thread at a time, ncclCommGetAsyncError included,
 //! which completes pending work and is no read-only look. Once it is broken nobody enters NCCL on it but the
-//! [`janitor`], which follows the [`recipe`].
+//! [`janitor`], which follows the [`super::recipe`].
 
 use super::cuda::{self, Mark, Stream};
 use super::janitor;

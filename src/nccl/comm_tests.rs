@@ -232,8 +232,8 @@ fn those_that_break_together_are_aborted_in_one_group() {
 #[test]
 fn destroying_waits_for_the_end_of_finalizing() {
     let (c, s) = comm();
-    // It is made.
-    assert_eq!(c.poll(), Ok(Outcome::Done));
+    // Joining is over.
+    assert_eq!(c.poll().unwrap(), Outcome::Done);
     s.asynchronous.store(ncclInProgress, Ordering::Relaxed);
     let other = {
         let c = c.clone();

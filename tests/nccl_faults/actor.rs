@@ -247,6 +247,10 @@ impl Place {
                 (calls, Some(to))
             }
             "barrier" => (vec![barrier()], None),
+            "fp8" => {
+                let (calls, _, _) = self.sum(8, 0);
+                (calls.into_iter().map(|c| Call { dtype: DataType::Float8e4m3, ..c }).collect(), None)
+            }
             "send" => (vec![send(memory(1000, 1), peer)], None),
             "recv" => (vec![recv(memory(1000, 0), peer)], None),
             "swap" => (vec![send(memory(1000, 1), peer), recv(memory(1000, 0), peer)], None),

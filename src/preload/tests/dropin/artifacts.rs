@@ -112,7 +112,7 @@ pub fn hollow() -> &'static Path {
 }
 
 /// A program of tests/nccl, linked against the libnccl.so of a folder. Its functions are there for dlsym, as
-/// those of a CUDA runtime that it has are. NCCL's own header is used where `NCCL_INCLUDE` and `CUDA_INCLUDE`
+/// those of a CUDA runtime that it has are; one whose name begins with `cuda_` is linked with the double of that. NCCL's own header is used where `NCCL_INCLUDE` and `CUDA_INCLUDE`
 /// say that it is.
 pub fn program(name: &str, libraries: &Path) -> PathBuf {
     let out = folder(name).join(name);
@@ -123,6 +123,9 @@ pub fn program(name: &str, libraries: &Path) -> PathBuf {
     }
     compile.arg(root().join("tests/nccl").join(name).with_extension("c"));
     compile.arg("-o").arg(&out).arg("-L").arg(libraries).args(["-lnccl", "-ldl", "-pthread", "-rdynamic"]);
+    if name.starts_with("cuda_") {
+        compile.arg("-L").arg(cuda_double()).arg("-l:libcudart.so.13");
+    }
     succeed(&mut compile);
     out
 }

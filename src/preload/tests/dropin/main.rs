@@ -6,6 +6,7 @@
 //! | `launch` | starts ranks and waits for them |
 //! | `host` | communicators on host memory |
 //! | `doubles` | communicators of a genuine NCCL, which is a double |
+//! | `scripts` | the same for programs with streams, failing by script |
 //! | `faults` | ranks that are killed |
 //! | `genuine` | against the genuine NCCL, where `MW_NCCL_LIB` names one |
 //! | `symbols` | what the library exports |
@@ -16,4 +17,5 @@ mod faults;
 mod genuine;
 mod host;
 mod launch;
+mod scripts;
 mod symbols;
