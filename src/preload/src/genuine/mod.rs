@@ -173,7 +173,11 @@ impl Communicator {
     /// Rank and ranks.
     #[inline]
     pub fn place(&self) -> Result<(i32, i32)> {
-        self.place.get().copied().ok_or_else(|| Error::usage("comm: NCCL does not say which rank it is"))
+        match self.place.get() {
+            Some(place) => Ok(*place),
+            // One that is still joining, or never did, says so.
+            None => self.comm().and(Err(Error::usage("comm: NCCL does not say which rank it is"))),
+        }
     }
 
     /// Makes a reduction.
