@@ -176,11 +176,11 @@ impl Communicator {
     /// Rank and ranks.
     #[inline]
     pub fn place(&self) -> Result<(i32, i32)> {
-        if let Some(place) = self.place.get() {
-            return Ok(*place);
+        match self.place.get() {
+            Some(place) => Ok(*place),
+            // One that is still joining, or never did, says so.
+            None => self.comm().and(Err(Error::usage("comm: NCCL does not say which rank it is"))),
         }
-        self.comm()?;
-        Err(Error::usage("comm: NCCL does not say which rank it is"))
     }
 
     /// Makes a reduction.
