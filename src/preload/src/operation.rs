@@ -78,10 +78,18 @@ impl Posted {
 /// As NCCL's operations.
 #[inline]
 unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclResult_t> {
-    // SAFETY: by this function's contract.
-    let last = handle::with_last(comm, |g| unsafe { genuine::run::post(g, stream, &posted) });
-    if let Some(answer) = last {
-        return answer.map_err(group::poison);
+    let mut failed = None;
+    let last = handle::with_last(comm, |g| {
+        // SAFETY: by this function's contract.
+        unsafe { genuine::run::post(g, stream, &posted) }.unwrap_or_else(|e| {
+            failed = Some(e);
+            ncclInternalError
+        })
+    });
+    match (last, failed) {
+        (Some(_), Some(e)) => return Err(group::poison(e)),
+        (Some(answer), None) => return Ok(answer),
+        (None, _) => {}
     }
     let body = || {
         let owner = handle::comm(comm)?;

@@ -89,7 +89,8 @@ fn check(owner: &Communicator, posted: &Posted) -> Result<()> {
         return Err(Error::argument(text));
     }
     // No address space holds as many elements of eight bytes on each rank.
-    if posted.count > isize::MAX as usize / 8 / nranks as usize {
+    // Multiplied and not divided, which would be the longest step of all.
+    if posted.count.checked_mul(8 * nranks as usize).is_none_or(|bytes| bytes > isize::MAX as usize) {
         return Err(Error::argument(format!(
             "count: {} elements are more than an address space holds",
             posted.count
