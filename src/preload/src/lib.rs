@@ -15,6 +15,7 @@
 //! | `comm` | a communicator: of the host or genuine. Each family of functions decides in one place |
 //! | `library`, `create`, `reshape`, `end`, `query`, `operation`, `redop`, `group`, `memory`, `param`, `device` | the functions, by family |
 //! | `id` | what a unique id holds |
+//! | `lanes` | making several communicators at once |
 //! | `host` | communicators on host memory |
 //! | `cuda` | the CUDA runtime that the program brings, if it does |
 //! | `genuine` | communicators of the genuine NCCL |
@@ -35,6 +36,7 @@ mod group;
 mod handle;
 mod host;
 mod id;
+mod lanes;
 mod library;
 mod memory;
 mod mode;

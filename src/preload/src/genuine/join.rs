@@ -7,12 +7,12 @@
 
 use super::config::ConfigCopy;
 use super::ward::{Policy, Ward};
-use super::{Communicator, GRACE, forward, patience};
+use super::{Communicator, GRACE, enter, forward, patience};
 use crate::arg::Out;
 use crate::boundary::caught;
 use crate::comm::Comm as Either;
 use crate::id::{self, Parts};
-use crate::{config as settings, group, handle};
+use crate::{config as settings, group, handle, lanes};
 use multiworld::backend::nccl::unique_id;
 use multiworld::config::{BackendChoice, Config};
 use multiworld::error::{Code, Error, Result};
@@ -427,19 +427,11 @@ fn child(
 ) -> Result<Option<Arc<Comm>>> {
     // On the heap, for NCCL writes it when the parent's job is done, however long the caller has waited for that.
     let slot: *mut ncclComm_t = Box::into_raw(Box::new(ptr::null_mut()));
-    let mut missing = None;
-    let outcome = parent.call(what, |_, real| match make(parent.library(), real, slot) {
+    let outcome = enter(parent, what, |library, real| {
         // NCCL may answer success while its job is under way.
-        Ok(ncclSuccess) if later => Some(ncclInProgress),
-        Ok(result) => Some(result),
-        Err(e) => {
-            missing = Some(e);
-            None
-        }
+        let answer = make(library, real, slot)?;
+        Ok(if later && answer == ncclSuccess { ncclInProgress } else { answer })
     });
-    if let Some(e) = missing {
-        return Err(e);
-    }
     // A slot whose parent did not settle is left to NCCL, which may still write to it.
     parent.settle(outcome?, Instant::now() + patience()?)?;
     // SAFETY: ours, and the parent's job is done.
@@ -618,24 +610,5 @@ pub fn run_all(tasks: Vec<Task>) -> Result<ncclResult_t> {
             result = result.and(Err(e));
         }
     }
-    let mut lanes: Vec<(Option<u64>, Vec<Task>)> = Vec::new();
-    for task in waiting {
-        match lanes.iter_mut().find(|(parent, _)| parent.is_some() && *parent == task.parent) {
-            Some((_, lane)) => lane.push(task),
-            None => lanes.push((task.parent, vec![task])),
-        }
-    }
-    let run = |lane: Vec<Task>| {
-        // All of them, also after an error: the other ranks do not know of it.
-        lane.into_iter().map(Task::run).fold(Ok(()), Result::and)
-    };
-    let last = lanes.pop();
-    let joined: Result<()> = std::thread::scope(|s| {
-        let threads: Vec<_> = lanes.into_iter().map(|(_, lane)| s.spawn(move || run(lane))).collect();
-        let mine = last.map_or(Ok(()), |(_, lane)| run(lane));
-        // All of them, also after an error.
-        let theirs = threads.into_iter().map(|t| t.join().unwrap_or_else(|payload| Err(caught(payload))));
-        theirs.fold(mine, Result::and)
-    });
-    joined.and(result)
+    lanes::run_all(waiting, |t| t.parent, Task::run).and(result)
 }

@@ -66,7 +66,21 @@ const SUSPENDED: u8 = 2;
 
 /// How long calls on it may take that NCCL carries out in the background.
 pub fn patience() -> Result<Duration> {
-    Ok(crate::config::world_config()?.timeout)
+    // Asked on the way of every call that NCCL does not finish at once: the environment is read by the first.
+    static PATIENCE: OnceLock<Result<Duration>> = OnceLock::new();
+    PATIENCE.get_or_init(|| Ok(crate::config::world_config()?.timeout)).clone()
+}
+
+/// Calls the library on a communicator, one thread at a time. The body's own error, that the library has no such
+/// function, harms nobody.
+fn enter(
+    comm: &Comm,
+    what: &str,
+    body: impl FnOnce(&Library, ncclComm_t) -> Result<ncclResult_t>,
+) -> Result<Outcome> {
+    let mut missing = None;
+    let outcome = comm.call(what, |_, real| body(comm.library(), real).map_err(|e| missing = Some(e)).ok());
+    missing.map_or(outcome, Err)
 }
 
 impl Communicator {
@@ -118,18 +132,7 @@ impl Communicator {
         body: impl FnOnce(&Library, ncclComm_t) -> Result<ncclResult_t>,
     ) -> Result<ncclResult_t> {
         let comm = self.comm()?;
-        let mut missing = None;
-        let outcome = comm.call(what, |_, real| match body(comm.library(), real) {
-            Ok(result) => Some(result),
-            Err(e) => {
-                missing = Some(e);
-                None
-            }
-        });
-        if let Some(e) = missing {
-            return Err(e);
-        }
-        self.finish(comm, outcome?)
+        self.finish(comm, enter(comm, what, body)?)
     }
 
     /// Waits for what goes on in the background, or says that it does.

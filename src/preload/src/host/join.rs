@@ -10,7 +10,7 @@ use super::Host;
 use crate::arg::Out;
 use crate::boundary::caught;
 use crate::comm::Comm;
-use crate::{group, handle};
+use crate::{group, handle, lanes};
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::{ncclComm_t, ncclInProgress, ncclResult_t, ncclSuccess};
 use multiworld::sync::Arc;
@@ -151,26 +151,5 @@ pub fn run_all(tasks: Vec<Task>) -> Result<ncclResult_t> {
             result = result.and(Err(e));
         }
     }
-    let mut lanes: Vec<(Option<usize>, Vec<Task>)> = Vec::new();
-    for task in waiting {
-        match lanes.iter_mut().find(|(parent, _)| parent.is_some() && *parent == task.parent) {
-            Some((_, lane)) => lane.push(task),
-            None => lanes.push((task.parent, vec![task])),
-        }
-    }
-    let run = |lane: Vec<Task>| {
-        // All of them, also after an error: the other ranks do not know of it.
-        lane.into_iter().map(Task::run).fold(Ok(()), Result::and)
-    };
-    let last = lanes.pop();
-    let joined: Result<()> = std::thread::scope(|s| {
-        let threads: Vec<_> = lanes.into_iter().map(|(_, lane)| s.spawn(move || run(lane))).collect();
-        let mine = last.map_or(Ok(()), |(_, lane)| run(lane));
-        let join = |t: std::thread::ScopedJoinHandle<'_, Result<()>>| {
-            t.join().unwrap_or_else(|payload| Err(caught(payload)))
-        };
-        let theirs = threads.into_iter().map(join).fold(Ok(()), Result::and);
-        theirs.and(mine)
-    });
-    joined.and(result)
+    lanes::run_all(waiting, |t| t.parent, Task::run).and(result)
 }
