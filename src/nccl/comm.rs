@@ -6,14 +6,15 @@
 //! [`janitor`], which follows the [`super::recipe`].
 
 use super::cuda::{self, Mark, Stream};
+use super::gate::{BROKEN, CLOSED, Gate, Inside, OPEN};
 use super::janitor;
 use super::order::Order;
 use super::recipe::{Leak, Limits, Recipe, Stage};
 use super::types::*;
 use super::{Functions, Library};
 use crate::error::{Code, Error, Extent, Result};
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use crate::sync::light::{Guard, Lock};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::light::Guard;
 use crate::sync::{Arc, Condvar, Mutex, OnceLock};
 use core::ffi::CStr;
 use std::collections::VecDeque;
@@ -27,10 +28,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const POLL: [Duration; 3] = [Duration::from_micros(20), Duration::from_micros(200), Duration::from_millis(1)];
 /// Operations whose deadlines are kept one by one; of more, every further one counts with the last.
 const MARKS: usize = 1024;
-
-const OPEN: u8 = 0;
-const BROKEN: u8 = 1;
-const CLOSED: u8 = 2;
 
 /// What a call led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +71,6 @@ struct Marks {
     free: Vec<Mark>,
 }
 
-/// The genuine handle.
-#[derive(Debug)]
-pub(super) struct Real(pub ncclComm_t);
-
-// SAFETY: NCCL's handles may be used from any thread, by one at a time, which the lock around it sees to.
-unsafe impl Send for Real {}
-
 type Listener = Box<dyn Fn(&Error) + Send + Sync>;
 
 /// See the module's documentation.
@@ -88,11 +78,9 @@ pub struct Comm {
     library: Arc<Library>,
     /// None where there is no CUDA driver, which is so only with a library that does not need one.
     device: Option<i32>,
-    order: Arc<Order>,
+    order: &'static Order,
     options: Options,
-    /// Null once it is gone.
-    pub(super) real: Lock<Real>,
-    phase: AtomicU8,
+    pub(super) gate: &'static Gate,
     error: Mutex<Option<Error>>,
     pub(super) recipe: Mutex<Recipe>,
     pub(super) over: Condvar,
@@ -100,10 +88,7 @@ pub struct Comm {
     captured: AtomicBool,
     listener: OnceLock<Listener>,
     pub(super) ending: OnceLock<Ending>,
-    operations: AtomicU64,
     finalized: AtomicBool,
-    /// NCCL is at work on it in the background. Changed with the lock held.
-    pending: AtomicBool,
 }
 
 impl Comm {
@@ -116,17 +101,14 @@ impl Comm {
             order: Order::of(device),
             recipe: Mutex::new(Recipe::new(Instant::now(), options.limits)),
             options,
-            real: Lock::new(Real(real)),
-            phase: AtomicU8::new(OPEN),
+            gate: Gate::open(real),
             error: Mutex::new(None),
             over: Condvar::new(),
             marks: Mutex::default(),
             captured: AtomicBool::new(false),
             listener: OnceLock::new(),
             ending: OnceLock::new(),
-            operations: AtomicU64::new(0),
             finalized: AtomicBool::new(false),
-            pending: AtomicBool::new(true),
         });
         comm.order.enter();
         janitor::register(&comm)?;
@@ -178,7 +160,7 @@ impl Comm {
 
     /// Launches: operations, and groups of them.
     pub fn operations(&self) -> u64 {
-        self.operations.load(Ordering::Relaxed)
+        self.gate.operations()
     }
 
     /// Whom to tell of the first thing that goes wrong. Without anybody the communicator is aborted. Set once.
@@ -192,7 +174,7 @@ impl Comm {
     #[inline]
     pub fn is_open(&self) -> bool {
         // Acquire: pairs with the store in `close`, so that whoever sees it closed finds the error.
-        self.phase.load(Ordering::Acquire) == OPEN
+        self.gate.phase.load(Ordering::Acquire) == OPEN
     }
 
     /// Why it is not open, or what went wrong on it while it still is.
@@ -226,7 +208,7 @@ impl Comm {
     /// Returns at once; see [`Comm::wait_over`].
     pub fn end(&self, error: &Error) {
         self.close(BROKEN, Some(error));
-        if self.phase.load(Ordering::Acquire) == BROKEN && self.ending.set(Ending::Abort).is_ok() {
+        if self.gate.phase.load(Ordering::Acquire) == BROKEN && self.ending.set(Ending::Abort).is_ok() {
             self.bury();
         }
     }
@@ -243,7 +225,7 @@ impl Comm {
             *first = Some(error.clone());
         }
         // Release: pairs with `is_open`.
-        self.phase.compare_exchange(OPEN, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.gate.phase.compare_exchange(OPEN, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     fn bury(&self) {
@@ -310,12 +292,12 @@ impl Comm {
     }
 
     /// The lock of a communicator that is open, however long another thread has it.
-    fn enter(&self) -> Result<Guard<'_, Real>> {
+    fn enter(&self) -> Result<Guard<'_, Inside>> {
         loop {
             if !self.is_open() {
                 return Err(self.closed());
             }
-            let guard = self.real.try_lock().or_else(|| self.real.try_lock_for(LOOK));
+            let guard = self.gate.inside.try_lock().or_else(|| self.gate.inside.try_lock_for(LOOK));
             if let Some(guard) = guard {
                 // It may have been closed while this thread waited.
                 return if self.is_open() { Ok(guard) } else { Err(self.closed()) };
@@ -326,24 +308,21 @@ impl Comm {
     /// The lock of a communicator that is open and has nothing under way in the background: NCCL takes a call meanwhile
     /// for a mistake that spoils the communicator.
     #[inline]
-    fn enter_idle(&self) -> Result<Guard<'_, Real>> {
-        let real = self.enter()?;
-        if !self.pending.load(Ordering::Relaxed) {
-            return Ok(real);
-        }
-        self.wait_idle(real)
+    fn enter_idle(&self) -> Result<Guard<'_, Inside>> {
+        let inside = self.enter()?;
+        if !inside.pending { Ok(inside) } else { self.wait_idle(inside) }
     }
 
     #[cold]
-    fn wait_idle<'a>(&'a self, mut real: Guard<'a, Real>) -> Result<Guard<'a, Real>> {
+    fn wait_idle<'a>(&'a self, mut inside: Guard<'a, Inside>) -> Result<Guard<'a, Inside>> {
         loop {
-            if self.poll_entered(&real)? == Outcome::Done {
-                return Ok(real);
+            if self.poll_entered(&mut inside)? == Outcome::Done {
+                return Ok(inside);
             }
-            drop(real);
+            drop(inside);
             std::thread::sleep(POLL[1]);
             // Ends when the communicator does; what NCCL does in the background ends or is ended.
-            real = self.enter()?;
+            inside = self.enter()?;
         }
     }
 
@@ -355,12 +334,12 @@ impl Comm {
         what: &str,
         body: impl FnOnce(&Functions, ncclComm_t) -> Option<ncclResult_t>,
     ) -> Result<Outcome> {
-        let real = self.enter_idle()?;
-        let result = body(&self.library.functions, real.0);
+        let mut inside = self.enter_idle()?;
+        let result = body(&self.library.functions, inside.real.0);
         if result == Some(ncclInProgress) {
-            self.pending.store(true, Ordering::Relaxed);
+            inside.pending = true;
         }
-        drop(real);
+        drop(inside);
         match result {
             Some(ncclSuccess) => Ok(Outcome::Done),
             Some(ncclInProgress) => Ok(Outcome::Pending),
@@ -397,15 +376,20 @@ impl Comm {
     ) -> Result<Outcome> {
         self.call(what, |functions, real| {
             let _turn = self.order.turn();
-            self.count(1);
+            self.gate.count();
             body(functions, real)
         })
     }
 
-    /// Counts operations, with the lock held: nobody else does at the same time.
-    #[inline]
-    fn count(&self, more: u64) {
-        self.operations.store(self.operations.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    /// Lets operations be launched through the gate by those who name this number, until it is
+    /// [withdrawn](Gate::withdraw). Without an effect while a thread is inside. `None` where each launch takes more
+    /// than calling NCCL: with a deadline to keep.
+    pub fn offer(&self, key: usize, place: (i32, i32)) -> Option<&'static Gate> {
+        if self.options.timeout.is_some() && self.device.is_some() {
+            return None;
+        }
+        self.gate.offer(key, &self.library, self.order, place);
+        Some(self.gate)
     }
 
     /// Several communicators of one world in one NCCL group: all are entered, in an order that no other thread
@@ -422,12 +406,12 @@ impl Comm {
         let mut handles = vec![core::ptr::null_mut(); comms.len()];
         let mut guards = Vec::new();
         for i in sorted {
-            let real = comms[i].enter_idle()?;
-            handles[i] = real.0;
-            guards.push(real);
+            let inside = comms[i].enter_idle()?;
+            handles[i] = inside.real.0;
+            guards.push(inside);
         }
         let mut devices: Vec<&Comm> = comms.iter().map(|c| &**c).collect();
-        comms.iter().for_each(|c| c.count(1));
+        comms.iter().for_each(|c| c.gate.count());
         devices.sort_by_key(|c| c.device);
         devices.dedup_by_key(|c| c.device);
         let turns: Vec<_> = devices.iter().map(|c| c.order.turn()).collect();
@@ -442,7 +426,7 @@ impl Comm {
             }
         }
         if result == ncclInProgress {
-            comms.iter().for_each(|c| c.pending.store(true, Ordering::Relaxed));
+            guards.iter_mut().for_each(|inside| inside.pending = true);
         }
         drop(turns);
         drop(guards);
@@ -459,19 +443,19 @@ impl Comm {
 
     /// One look at what NCCL does in the background.
     pub fn poll(&self) -> Result<Outcome> {
-        let real = self.enter()?;
-        self.poll_entered(&real)
+        let mut inside = self.enter()?;
+        self.poll_entered(&mut inside)
     }
 
-    fn poll_entered(&self, real: &Real) -> Result<Outcome> {
+    fn poll_entered(&self, inside: &mut Inside) -> Result<Outcome> {
         let get = self.library.functions.ncclCommGetAsyncError;
         let get = get.ok_or_else(|| self.library.missing("ncclCommGetAsyncError"))?;
         let mut state = ncclSuccess;
         // SAFETY: a live handle, the lock is held; `state` is writable.
-        let result = unsafe { get(real.0, &mut state) };
+        let result = unsafe { get(inside.real.0, &mut state) };
         match (result, state) {
             (ncclSuccess, ncclSuccess) => {
-                self.pending.store(false, Ordering::Relaxed);
+                inside.pending = false;
                 Ok(Outcome::Done)
             }
             (ncclSuccess, ncclInProgress) => Ok(Outcome::Pending),
@@ -550,7 +534,7 @@ impl Comm {
             return !self.recipe.lock().is_over();
         }
         // Who is inside a call sees the error itself.
-        if !self.real.is_locked()
+        if !self.gate.inside.is_locked()
             && let Err(e) = self.poll()
         {
             tracing::debug!("communicator '{}': {e}", self.options.name);
@@ -593,22 +577,23 @@ impl Comm {
     pub fn memory(&self) -> Option<u64> {
         let stats = self.library.functions.ncclCommMemStats?;
         let mut bytes = 0;
-        let real = self.enter().ok()?;
+        let inside = self.enter().ok()?;
         // SAFETY: a live handle, the lock is held; `bytes` is writable.
-        let result = unsafe { stats(real.0, ncclStatGpuMemTotal, &mut bytes) };
+        let result = unsafe { stats(inside.real.0, ncclStatGpuMemTotal, &mut bytes) };
         (result == ncclSuccess).then_some(bytes)
     }
 
     /// The genuine handle, for calls that [`Comm::call`] does not fit. Not while the caller is in [`Comm::call`].
     pub fn with<R>(&self, body: impl FnOnce(ncclComm_t) -> R) -> Result<R> {
-        let real = self.enter()?;
-        Ok(body(real.0))
+        let inside = self.enter()?;
+        Ok(body(inside.real.0))
     }
 }
 
 impl Drop for Comm {
     fn drop(&mut self) {
         self.order.leave();
+        self.gate.recycle();
     }
 }
 

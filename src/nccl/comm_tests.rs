@@ -262,3 +262,82 @@ fn a_wait_ends_when_it_breaks_and_when_the_time_is_up() {
     assert_eq!(other.join().unwrap().unwrap_err().code, Code::Remote);
     c.wait_over().unwrap();
 }
+
+#[test]
+fn a_gate_lets_in_who_names_its_number_while_nothing_stands_in_the_way() {
+    let (c, s) = comm();
+    let gate = c.offer(7, (1, 2)).unwrap();
+    assert!(gate.enter(7).is_none(), "NCCL is still making it");
+    c.settle(Outcome::Pending, Instant::now() + Duration::from_secs(60)).unwrap();
+    assert!(gate.enter(8).is_none());
+    let before = c.operations();
+    // The janitor may be looking just now.
+    let enter = || {
+        (0..10_000).find_map(|_| {
+            std::thread::sleep(POLL[0]);
+            gate.enter(7)
+        })
+    };
+    let mut pass = enter().unwrap();
+    assert_eq!((pass.place(), pass.library().map(|l| l.version)), ((1, 2), Some(23203)));
+    assert!(std::ptr::eq(pass.real().cast::<Script>(), s));
+    assert!(gate.enter(7).is_none(), "one at a time");
+    pass.leave(ncclInProgress);
+    drop(pass);
+    assert_eq!(c.operations(), before + 1);
+    assert!(gate.enter(7).is_none(), "NCCL is at work on it");
+    c.settle(Outcome::Pending, Instant::now() + Duration::from_secs(60)).unwrap();
+    drop(enter().unwrap());
+    gate.withdraw(8);
+    drop(enter().unwrap());
+    gate.withdraw(7);
+    assert!(gate.enter(7).is_none());
+    c.offer(7, (1, 2)).unwrap();
+    drop(enter().unwrap());
+    c.end(&death());
+    assert!(gate.enter(7).is_none(), "broken");
+    c.wait_over().unwrap();
+}
+
+#[test]
+fn a_gate_that_another_communicator_got_refuses_the_old_number() {
+    let (c, _) = comm();
+    let gate = c.offer(11, (0, 1)).unwrap();
+    c.end(&death());
+    c.wait_over().unwrap();
+    // Gone when the janitor has let go of it, too.
+    let gone = Arc::downgrade(&c);
+    drop(c);
+    while gone.strong_count() > 0 {
+        std::thread::sleep(POLL[2]);
+    }
+    // Whoever gets it next: its own number, and not the old one.
+    let (c, _) = comm();
+    c.settle(Outcome::Pending, Instant::now() + Duration::from_secs(60)).unwrap();
+    c.offer(12, (0, 1)).unwrap();
+    assert!(gate.enter(11).is_none());
+    c.end(&death());
+    c.wait_over().unwrap();
+}
+
+#[test]
+fn whoever_hangs_inside_keeps_the_gate_and_the_others_go_on() {
+    let (c, _) = comm();
+    c.settle(Outcome::Pending, Instant::now() + Duration::from_secs(60)).unwrap();
+    let pass = loop {
+        // Refused while the janitor has the lock.
+        let gate = c.offer(13, (0, 1)).unwrap();
+        if let Some(pass) = gate.enter(13) {
+            break pass;
+        }
+    };
+    c.end(&death());
+    let e = c.wait_over().unwrap_err();
+    assert_eq!(e.code, Code::System, "{e}");
+    let (other, _) = comm();
+    other.settle(Outcome::Pending, Instant::now() + Duration::from_secs(60)).unwrap();
+    other.end(&death());
+    other.wait_over().unwrap();
+    // It comes back after all.
+    drop(pass);
+}

@@ -36,6 +36,8 @@ struct Device {
     waiting: Vec<Arc<Comm>>,
     /// The thread at work, and when it began its present step.
     at_work: Option<(u64, Instant)>,
+    /// What is waiting has been given up, and is not tried again before; something new is not kept waiting by it.
+    rests_until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -121,7 +123,8 @@ fn watch(o: &'static Office) {
         drop(comms);
         for (device, d) in o.devices.lock().iter_mut() {
             let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > HANGS);
-            if !d.waiting.is_empty() && hangs {
+            let rests = d.rests_until.is_some_and(|until| now < until);
+            if !d.waiting.is_empty() && hangs && !rests {
                 hire(o, *device, d);
             }
         }
@@ -167,11 +170,20 @@ fn work(o: &'static Office, device: Option<i32>, number: u64) {
             std::mem::take(&mut d.waiting)
         };
         let left = end_all(o, batch);
-        if !left.is_empty() {
-            if left.iter().all(|c| c.recipe.lock().leak().is_some()) {
-                std::thread::sleep(REST);
+        if left.is_empty() {
+            continue;
+        }
+        let hopeless = left.iter().all(|c| c.recipe.lock().leak().is_some());
+        let mut devices = o.devices.lock();
+        let d = devices.entry(device).or_default();
+        let more = !d.waiting.is_empty();
+        d.waiting.extend(left);
+        if hopeless && !more {
+            d.rests_until = Some(Instant::now() + REST);
+            if d.at_work.is_some_and(|(n, _)| n == number) {
+                d.at_work = None;
             }
-            o.devices.lock().entry(device).or_default().waiting.extend(left);
+            return;
         }
     }
 }
@@ -180,12 +192,13 @@ fn work(o: &'static Office, device: Option<i32>, number: u64) {
 fn end_all(o: &'static Office, batch: Vec<Arc<Comm>>) -> Vec<Arc<Comm>> {
     let (mut left, mut entered) = (Vec::new(), Vec::new());
     for comm in &batch {
-        match comm.real.try_lock_for(TURN) {
+        let patience = if comm.recipe.lock().leak().is_some() { Duration::ZERO } else { TURN };
+        match comm.gate.inside.try_lock_for(patience) {
             Some(guard) => entered.push((comm, guard)),
             None => left.push(comm.clone()),
         }
     }
-    for (comm, real) in &entered {
+    for (comm, inside) in &entered {
         let functions = &comm.library().functions;
         if comm.ending.get() == Some(&Ending::Abort)
             && let Some(revoke) = functions.ncclCommRevoke
@@ -193,7 +206,7 @@ fn end_all(o: &'static Office, batch: Vec<Arc<Comm>>) -> Vec<Arc<Comm>> {
             comm.recipe.lock().enter(Stage::Revoking, Instant::now());
             // SAFETY: a live handle whose lock is held. It may say no, when it is half-built for instance: the abort
             // that follows does not depend on it.
-            let result = unsafe { revoke(real.0, NCCL_REVOKE_DEFAULT as i32) };
+            let result = unsafe { revoke(inside.real.0, NCCL_REVOKE_DEFAULT as i32) };
             if !matches!(result, ncclSuccess | ncclInProgress) {
                 tracing::debug!("{}", comm.library().failure("ncclCommRevoke", result));
             }
@@ -212,9 +225,9 @@ fn end_all(o: &'static Office, batch: Vec<Arc<Comm>>) -> Vec<Arc<Comm>> {
     });
     // SAFETY: no arguments; the group is this thread's own.
     let started = group.is_some_and(|(start, _)| unsafe { start() } == ncclSuccess);
-    for (comm, real) in &entered {
+    for (comm, inside) in &entered {
         if comm.ending.get() == Some(&Ending::Abort) {
-            release(comm, real.0, "ncclCommAbort", comm.library().functions.ncclCommAbort);
+            release(comm, inside.real.0, "ncclCommAbort", comm.library().functions.ncclCommAbort);
         }
     }
     if let (true, Some((_, end))) = (started, group) {
@@ -224,14 +237,14 @@ fn end_all(o: &'static Office, batch: Vec<Arc<Comm>>) -> Vec<Arc<Comm>> {
             tracing::warn!("aborting {aborts} communicators together: NCCL says {result}");
         }
     }
-    for (comm, real) in &entered {
+    for (comm, inside) in &entered {
         if comm.ending.get() != Some(&Ending::Abort) {
-            release(comm, real.0, "ncclCommDestroy", comm.library().functions.ncclCommDestroy);
+            release(comm, inside.real.0, "ncclCommDestroy", comm.library().functions.ncclCommDestroy);
         }
     }
-    for (comm, mut real) in entered {
-        real.0 = core::ptr::null_mut();
-        drop(real);
+    for (comm, mut inside) in entered {
+        inside.real.0 = core::ptr::null_mut();
+        drop(inside);
         if let Some(leak) = comm.recipe.lock().finish(Instant::now()) {
             o.leaked.fetch_sub(1, Ordering::Relaxed);
             tracing::info!(

@@ -114,6 +114,7 @@ impl Library {
     }
 
     /// The error of a call that this version does not know.
+    #[cold]
     pub fn missing(&self, name: &str) -> Error {
         let (path, version) = (self.path.display(), self.version_text());
         Error::usage(format!("{name}: NCCL {version} at '{path}' does not have this function"))

@@ -7,6 +7,7 @@
 //! | `library` | the library that was found: a table of its functions |
 //! | `cuda` | the driver: devices, marks on streams, capture |
 //! | `comm` | one communicator: one lock, never blocking inside, deadlines |
+//! | `gate` | its lock, and the short way in for operations |
 //! | `order` | one launch at a time on a device |
 //! | `recipe` | what is done with one that broke, as a state machine |
 //! | `janitor` | the thread that watches all of them and carries the recipe out |
@@ -17,6 +18,7 @@
 pub mod comm;
 pub mod cuda;
 pub mod functions;
+mod gate;
 pub mod janitor;
 mod library;
 pub mod loader;
@@ -25,6 +27,7 @@ pub mod recipe;
 pub mod types;
 
 pub use comm::{Comm, Options, Outcome};
+pub use gate::{Gate, Pass};
 pub use library::{Functions, Library};
 
 use core::ffi::c_int;

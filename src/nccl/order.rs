@@ -6,7 +6,7 @@
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::light::{Guard, Lock};
-use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sync::{Mutex, OnceLock};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The turns of one device.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Order {
     turn: Lock<()>,
     /// Communicators on the device: one alone keeps its own order.
@@ -24,6 +24,7 @@ pub struct Order {
 }
 
 /// A turn; `None` inside when it was not waited for.
+#[derive(Debug)]
 pub struct Turn<'a>(Option<(&'a Order, Guard<'a, ()>)>);
 
 impl Drop for Turn<'_> {
@@ -38,9 +39,9 @@ impl Drop for Turn<'_> {
 
 impl Order {
     /// The turns of a device of this process.
-    pub fn of(device: Option<i32>) -> Arc<Order> {
-        static ALL: OnceLock<Mutex<HashMap<Option<i32>, Arc<Order>>>> = OnceLock::new();
-        ALL.get_or_init(Mutex::default).lock().entry(device).or_default().clone()
+    pub fn of(device: Option<i32>) -> &'static Order {
+        static ALL: OnceLock<Mutex<HashMap<Option<i32>, &'static Order>>> = OnceLock::new();
+        ALL.get_or_init(Mutex::default).lock().entry(device).or_insert_with(|| Box::leak(Box::default()))
     }
 
     /// A communicator comes to the device.
@@ -56,21 +57,25 @@ impl Order {
     /// Waits for a turn, but not for somebody who hangs. A communicator that is alone need not wait at all.
     #[inline]
     pub fn turn(&self) -> Turn<'_> {
-        if self.members.load(Ordering::Relaxed) < 2 {
-            return Turn(None);
-        }
-        self.take()
+        self.turn_now().unwrap_or_else(|| self.wait())
     }
 
-    fn take(&self) -> Turn<'_> {
-        let guard = self.turn.try_lock().or_else(|| {
-            if self.hangs.load(Ordering::Relaxed) {
-                return None;
-            }
-            let guard = self.turn.try_lock_for(PATIENCE);
-            self.hangs.store(guard.is_none(), Ordering::Relaxed);
-            guard
-        });
+    /// A turn, if it has not to be waited for.
+    #[inline]
+    pub fn turn_now(&self) -> Option<Turn<'_>> {
+        if self.members.load(Ordering::Relaxed) < 2 {
+            return Some(Turn(None));
+        }
+        Some(Turn(Some((self, self.turn.try_lock()?))))
+    }
+
+    #[cold]
+    fn wait(&self) -> Turn<'_> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Turn(None);
+        }
+        let guard = self.turn.try_lock_for(PATIENCE);
+        self.hangs.store(guard.is_none(), Ordering::Relaxed);
         Turn(guard.map(|guard| (self, guard)))
     }
 }
@@ -100,7 +105,7 @@ mod tests {
         drop(mine);
         assert!(order.turn().0.is_some());
         assert!(order.turn().0.is_some());
-        assert!(Arc::ptr_eq(&Order::of(Some(3)), &Order::of(Some(3))));
-        assert!(!Arc::ptr_eq(&Order::of(Some(3)), &Order::of(None)));
+        assert!(std::ptr::eq(Order::of(Some(3)), Order::of(Some(3))));
+        assert!(!std::ptr::eq(Order::of(Some(3)), Order::of(None)));
     }
 }

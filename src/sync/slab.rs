@@ -92,6 +92,12 @@ pub fn kind_of(handle: usize) -> Option<u16> {
     (raw & TAG_MASK == TAG).then_some((raw >> KIND_SHIFT & KIND_MASK) as u16)
 }
 
+/// The place of a handle in its table; any number for what is no handle.
+#[inline]
+pub fn index_of(handle: usize) -> usize {
+    (handle as u64 >> INDEX_SHIFT & INDEX_MASK) as usize
+}
+
 /// Chunk of an index, the place in it, and the chunk's length.
 fn place(index: u32) -> (usize, usize, usize) {
     let n = index + FIRST_CHUNK;

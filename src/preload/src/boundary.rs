@@ -63,7 +63,7 @@ macro_rules! plain {
         }
     )*};
 }
-plain!(() = (), *const c_char = c"".as_ptr(), c_int = -1, ncclTeam_t = ALONE);
+plain!(() = (), ncclResult_t = ncclInternalError, *const c_char = c"".as_ptr(), c_int = -1, ncclTeam_t = ALONE);
 
 /// A team of the caller alone.
 pub const ALONE: ncclTeam_t = ncclTeam_t { nRanks: 1, rank: 0, stride: 1 };
@@ -117,6 +117,7 @@ pub fn keep(error: &Error) -> ncclResult_t {
 }
 
 /// Forgets this thread's last error: the genuine library has a newer one.
+#[cold]
 pub fn forget_last() {
     let _ = LAST_ERROR.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {

@@ -1,6 +1,7 @@
 //! The end of communicators.
 
 use crate::comm::Comm;
+use crate::genuine::express;
 use crate::handle;
 use crate::memory;
 use core::ffi::c_int;
@@ -62,7 +63,11 @@ pub unsafe fn ncclCommRevoke(comm: ncclComm_t, revokeFlags: c_int) -> Result<ncc
             }
             host.revoke().map(|()| ncclSuccess)
         }
-        Comm::Genuine(g) => g.revoke(revokeFlags),
+        Comm::Genuine(g) => {
+            let answer = g.revoke(revokeFlags);
+            express::withdraw(comm);
+            answer
+        }
     }
 }
 
@@ -76,7 +81,11 @@ pub unsafe fn ncclCommSuspend(comm: ncclComm_t, flags: c_int) -> Result<ncclResu
             }
             host.suspend(true).map(|()| ncclSuccess)
         }
-        Comm::Genuine(g) => g.suspend(flags),
+        Comm::Genuine(g) => {
+            let answer = g.suspend(flags);
+            express::withdraw(comm);
+            answer
+        }
     }
 }
 

@@ -6,15 +6,16 @@ use crate::host::join::{self, Task};
 use crate::host::run::{self, Queued};
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
+    /// Open groups of this thread. Apart from what they hold, because every operation asks.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
     static GROUP: RefCell<Group> = const { RefCell::new(Group::new()) };
 }
 
 /// What this thread has posted since its outermost ncclGroupStart.
 struct Group {
-    depth: u32,
     calls: Vec<Queued>,
     tasks: Vec<Task>,
     genuine: Vec<genuine::run::Queued>,
@@ -26,7 +27,6 @@ struct Group {
 impl Group {
     const fn new() -> Group {
         Group {
-            depth: 0,
             calls: Vec::new(),
             tasks: Vec::new(),
             genuine: Vec::new(),
@@ -37,21 +37,18 @@ impl Group {
 
     /// What the outermost end starts; `None` at an inner one.
     fn end(&mut self, function: &str) -> Result<Option<Group>> {
-        match self.depth {
-            0 => Err(Error::usage(format!("{function}: no group is open in this thread"))),
-            1 => Ok(Some(std::mem::replace(self, Group::new()))),
-            _ => {
-                self.depth -= 1;
-                Ok(None)
-            }
-        }
+        let Some(left) = DEPTH.get().checked_sub(1) else {
+            return Err(Error::usage(format!("{function}: no group is open in this thread")));
+        };
+        DEPTH.set(left);
+        Ok((left == 0).then(|| std::mem::replace(self, Group::new())))
     }
 }
 
 /// Whether this thread has an open group.
 #[inline]
 pub fn is_open() -> bool {
-    GROUP.with_borrow(|group| group.depth > 0)
+    DEPTH.get() > 0
 }
 
 /// Keeps an operation for the end of the group.
@@ -78,7 +75,7 @@ pub fn add_genuine_task(task: genuine::join::Task) {
 #[cold]
 pub fn poison(err: Error) -> Error {
     GROUP.with_borrow_mut(|group| {
-        if group.depth > 0 && group.error.is_none() {
+        if is_open() && group.error.is_none() {
             group.error = Some(err.clone());
         }
     });
@@ -88,11 +85,9 @@ pub fn poison(err: Error) -> Error {
 /// # Safety
 /// As NCCL's function.
 pub unsafe fn ncclGroupStart() -> Result<ncclResult_t> {
-    GROUP.with_borrow_mut(|group| {
-        let deeper = group.depth.checked_add(1);
-        group.depth = deeper.ok_or_else(|| Error::usage("ncclGroupStart: too many open groups"))?;
-        Ok(ncclSuccess)
-    })
+    let deeper = DEPTH.get().checked_add(1);
+    DEPTH.set(deeper.ok_or_else(|| Error::usage("ncclGroupStart: too many open groups"))?);
+    Ok(ncclSuccess)
 }
 
 /// # Safety

@@ -2,14 +2,13 @@
 //! shape of pointers; never followed.
 
 use crate::comm::Comm;
-use crate::genuine::Communicator;
+use crate::genuine::express;
 use crate::memory::Registration;
 use crate::param::Param;
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::{ncclComm_t, ncclParamHandle_t};
 use multiworld::sync::Arc;
 use multiworld::sync::slab::{Guard, Slab, kind_of};
-use std::cell::RefCell;
 use std::ptr;
 
 const COMM: u16 = 0x3c1;
@@ -26,30 +25,9 @@ pub fn comm(handle: ncclComm_t) -> Result<Guard<'static, Comm>> {
     COMMS.get(handle.addr()).ok_or_else(|| bad("comm", "communicator", COMM, handle.addr()))
 }
 
-thread_local! {
-    /// The genuine communicator that this thread used last: most threads use one for millions of operations, and
-    /// looking whether its handle is still good is cheaper than referring to it anew.
-    static LAST: RefCell<Option<(usize, Arc<Communicator>)>> = const { RefCell::new(None) };
-}
-
-/// Runs `body` with the communicator of a handle, if it is the one that this thread used last.
-#[inline]
-pub fn with_last<T>(handle: ncclComm_t, body: impl FnOnce(&Arc<Communicator>) -> T) -> Option<T> {
-    LAST.try_with(|last| match last.try_borrow().ok()?.as_ref() {
-        Some((token, g)) if *token == handle.addr() && COMMS.is_live(*token) => Some(body(g)),
-        _ => None,
-    })
-    .ok()?
-}
-
-/// Makes it the one that this thread used last.
-pub fn remember(handle: ncclComm_t, g: &Arc<Communicator>) {
-    // A thread that is going away needs none.
-    let _ = LAST.try_with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            *last = Some((handle.addr(), g.clone()));
-        }
-    });
+/// Whether a handle is still good.
+pub fn is_live(handle: ncclComm_t) -> bool {
+    COMMS.is_live(handle.addr())
 }
 
 /// A handle for a communicator.
@@ -60,14 +38,8 @@ pub fn issue_comm(comm: Comm) -> Result<ncclComm_t> {
 
 /// Takes the handle away from everybody; once per handle.
 pub fn remove_comm(handle: ncclComm_t) -> Result<Arc<Comm>> {
-    let removed = COMMS.remove(handle.addr());
-    // Other threads keep what is left of it until they use another one.
-    let _ = LAST.try_with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            last.take_if(|(token, _)| *token == handle.addr());
-        }
-    });
-    removed.ok_or_else(|| bad("comm", "communicator", COMM, handle.addr()))
+    express::withdraw(handle);
+    COMMS.remove(handle.addr()).ok_or_else(|| bad("comm", "communicator", COMM, handle.addr()))
 }
 
 /// A token for a registered buffer.

@@ -1,11 +1,13 @@
 //! The operations. All of them go the same way: described by [`Posted`], then to the communicator.
 
+use crate::boundary::Answer;
 use crate::comm::Comm;
 use crate::cuda::Stream;
+use crate::genuine::express;
 use crate::host::run;
 use crate::{config, genuine, group, handle};
 use core::ffi::{c_int, c_void};
-use multiworld::error::{Error, Result};
+use multiworld::error::Error;
 use multiworld::nccl::types::*;
 use multiworld::types::OpKind;
 use std::ptr;
@@ -48,12 +50,13 @@ impl Posted {
         }
     }
 
-    fn is_root(&self, rank: u32) -> bool {
-        u32::try_from(self.peer) == Ok(rank)
+    fn is_root(&self, rank: i32) -> bool {
+        self.peer == rank
     }
 
-    /// Whether the buffers that this rank needs are there.
-    pub fn check_buffers(&self, rank: u32) -> Result<()> {
+    /// Which of the buffers that this rank needs is not there.
+    #[inline(always)]
+    pub fn missing_buffer(&self, rank: i32) -> Option<Fault> {
         let sends = match self.kind {
             OpKind::PointToPoint => self.send,
             OpKind::Broadcast | OpKind::Scatter => self.is_root(rank),
@@ -64,33 +67,86 @@ impl Posted {
             OpKind::Reduce | OpKind::Gather => self.is_root(rank),
             _ => true,
         };
-        if sends && self.sendbuff.is_null() {
-            return Err(Error::argument(format!("sendbuff: NULL for {} elements", self.count)));
+        match self.count > 0 {
+            true if sends && self.sendbuff.is_null() => Some(Fault::SendBuffer),
+            true if receives && self.recvbuff.is_null() => Some(Fault::ReceiveBuffer),
+            _ => None,
         }
-        if receives && self.recvbuff.is_null() {
-            return Err(Error::argument(format!("recvbuff: NULL for {} elements", self.count)));
-        }
-        Ok(())
     }
+
+    /// The first wrong argument, as far as a rank can tell that knows no more than its place.
+    #[inline(always)]
+    pub fn fault(&self, (rank, nranks): (i32, i32)) -> Option<Fault> {
+        if self.datatype >= ncclNumTypes {
+            return Some(Fault::Datatype);
+        }
+        if self.peer < 0 || self.peer >= nranks {
+            return Some(Fault::Peer);
+        }
+        // No address space holds as many elements of eight bytes on each rank.
+        // Multiplied and not divided, which would be the longest step of all.
+        if self.count.checked_mul(8 * nranks as usize).is_none_or(|bytes| bytes > isize::MAX as usize) {
+            return Some(Fault::Count);
+        }
+        let missing = self.missing_buffer(rank);
+        if missing.is_none() && self.kind == OpKind::PointToPoint && self.peer == rank && !group::is_open() {
+            return Some(Fault::Alone);
+        }
+        missing
+    }
+
+    /// The sentence about a wrong argument.
+    #[cold]
+    pub fn explain(&self, fault: Fault, nranks: i32) -> Error {
+        Error::argument(match fault {
+            Fault::Datatype => format!("datatype: {} is no ncclDataType_t", self.datatype),
+            Fault::Peer => {
+                let what = if self.kind == OpKind::PointToPoint { "peer" } else { "root" };
+                format!("{what}: {} is not a rank of the communicator (0..{})", self.peer, nranks - 1)
+            }
+            Fault::Count => format!("count: {} elements are more than an address space holds", self.count),
+            Fault::SendBuffer => format!("sendbuff: NULL for {} elements", self.count),
+            Fault::ReceiveBuffer => format!("recvbuff: NULL for {} elements", self.count),
+            Fault::Alone => {
+                return Error::usage("peer: a send to oneself and its receive must be in one group");
+            }
+        })
+    }
+}
+
+/// What can be wrong with the arguments of an operation. Found on the way of every call, so that it is no sentence
+/// yet: see [`Posted::explain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No type of NCCL's.
+    Datatype,
+    /// No rank of the communicator.
+    Peer,
+    /// More than there can be.
+    Count,
+    /// NULL.
+    SendBuffer,
+    /// NULL.
+    ReceiveBuffer,
+    /// Point-to-point with oneself, which would wait for ever.
+    Alone,
+}
+
+/// Inlined into each operation, so that what is known of it there needs not be asked. Answers as C gets it, because a
+/// number stays in a register.
+///
+/// # Safety
+/// As NCCL's operations.
+#[inline(always)]
+unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> ncclResult_t {
+    // SAFETY: by this function's contract.
+    unsafe { express::post(comm, stream, posted).unwrap_or_else(|| post_slowly(comm, stream, posted)) }
 }
 
 /// # Safety
 /// As NCCL's operations.
-#[inline]
-unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclResult_t> {
-    let mut failed = None;
-    let last = handle::with_last(comm, |g| {
-        // SAFETY: by this function's contract.
-        unsafe { genuine::run::post(g, stream, &posted) }.unwrap_or_else(|e| {
-            failed = Some(e);
-            ncclInternalError
-        })
-    });
-    match (last, failed) {
-        (Some(_), Some(e)) => return Err(group::poison(e)),
-        (Some(answer), None) => return Ok(answer),
-        (None, _) => {}
-    }
+#[inline(never)]
+unsafe fn post_slowly(comm: ncclComm_t, stream: Stream, posted: Posted) -> ncclResult_t {
     let body = || {
         let owner = handle::comm(comm)?;
         match &**owner {
@@ -102,13 +158,14 @@ unsafe fn post(comm: ncclComm_t, stream: Stream, posted: Posted) -> Result<ncclR
                 run::post(host, stream, &posted).map(|()| ncclSuccess)
             }
             Comm::Genuine(g) => {
-                handle::remember(comm, g);
                 // SAFETY: by this function's contract.
-                unsafe { genuine::run::post(g, stream, &posted) }
+                let answer = unsafe { genuine::run::post(g, stream, &posted) };
+                express::offer(comm, g);
+                answer
             }
         }
     };
-    body().map_err(group::poison)
+    body().map_err(group::poison).answer()
 }
 
 macro_rules! collectives {
@@ -119,7 +176,8 @@ macro_rules! collectives {
         $(
             /// # Safety
             /// As NCCL's function.
-            pub unsafe fn $name($($arg: $type,)* comm: ncclComm_t, stream: *mut c_void) -> Result<ncclResult_t> {
+            #[inline]
+            pub unsafe fn $name($($arg: $type,)* comm: ncclComm_t, stream: *mut c_void) -> ncclResult_t {
                 let posted = Posted::new(OpKind::$kind, $count, $datatype);
                 // SAFETY: this function's contract.
                 unsafe { post(comm, stream, Posted { $($field $(: $value)?,)* ..posted }) }
@@ -132,7 +190,7 @@ macro_rules! collectives {
                 comm: ncclComm_t,
                 stream: *mut c_void,
                 config: *const ncclCollConfig_t,
-            ) -> Result<ncclResult_t> {
+            ) -> ncclResult_t {
                 let posted = Posted::new(OpKind::$kind, $count, $datatype);
                 // SAFETY: this function's contract.
                 unsafe { post(comm, stream, Posted { $($field $(: $value)?,)* config, ..posted }) }
@@ -179,13 +237,14 @@ pub unsafe fn ncclBcast(
     root: c_int,
     comm: ncclComm_t,
     stream: *mut c_void,
-) -> Result<ncclResult_t> {
+) -> ncclResult_t {
     // SAFETY: in place, and otherwise this function's contract.
     unsafe { ncclBroadcast(buff, buff, count, datatype, root, comm, stream) }
 }
 
 /// # Safety
 /// As NCCL's function.
+#[inline]
 pub unsafe fn ncclSend(
     sendbuff: *const c_void,
     count: usize,
@@ -193,7 +252,7 @@ pub unsafe fn ncclSend(
     peer: c_int,
     comm: ncclComm_t,
     stream: *mut c_void,
-) -> Result<ncclResult_t> {
+) -> ncclResult_t {
     let posted = Posted::new(OpKind::PointToPoint, count, datatype);
     // SAFETY: this function's contract.
     unsafe { post(comm, stream, Posted { send: true, sendbuff, peer, ..posted }) }
@@ -201,6 +260,7 @@ pub unsafe fn ncclSend(
 
 /// # Safety
 /// As NCCL's function.
+#[inline]
 pub unsafe fn ncclRecv(
     recvbuff: *mut c_void,
     count: usize,
@@ -208,7 +268,7 @@ pub unsafe fn ncclRecv(
     peer: c_int,
     comm: ncclComm_t,
     stream: *mut c_void,
-) -> Result<ncclResult_t> {
+) -> ncclResult_t {
     let posted = Posted::new(OpKind::PointToPoint, count, datatype);
     // SAFETY: this function's contract.
     unsafe { post(comm, stream, Posted { recvbuff, peer, ..posted }) }

@@ -26,6 +26,7 @@ impl Answered for *const c_char {}
 impl Answered for c_int {}
 impl Answered for ncclTeam_t {}
 
+#[inline]
 fn pass_on<T: Answered>(answer: T) -> T {
     if answer.has_failed() {
         // ncclGetLastError asks the library, then.
@@ -40,6 +41,7 @@ macro_rules! forward {
             /// # Safety
             /// As the library's function; communicators are its own.
             #[allow(dead_code, unused_parens)]
+            #[inline(always)]
             pub unsafe fn $name(library: &Library, $($arg: $type),*) -> Result<($($ret)?)> {
                 let function = library.functions.$name.ok_or_else(|| library.missing(stringify!($name)))?;
                 // SAFETY: by this function's contract.

@@ -7,9 +7,11 @@
 //! | `run` | operations, alone and in groups |
 //! | `ward` | what the end of the world means for the communicator |
 //! | `config` | the caller's configuration, made non-blocking |
+//! | `express` | the short way for operations that nothing stands in the way of |
 //! | `forward` | the library's functions by name |
 
 pub mod config;
+pub mod express;
 pub mod forward;
 pub mod join;
 pub mod run;
@@ -133,6 +135,16 @@ impl Communicator {
     ) -> Result<ncclResult_t> {
         let comm = self.comm()?;
         self.finish(comm, enter(comm, what, body)?)
+    }
+
+    /// What a call comes to that NCCL has answered already.
+    pub fn conclude(&self, what: &str, result: ncclResult_t) -> Result<ncclResult_t> {
+        let comm = self.comm()?;
+        match result {
+            ncclSuccess => Ok(result),
+            ncclInProgress => self.finish(comm, Outcome::Pending),
+            _ => Err(comm.judge(what, result)),
+        }
     }
 
     /// Waits for what goes on in the background, or says that it does.

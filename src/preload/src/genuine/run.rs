@@ -36,7 +36,6 @@ enum What {
 ///
 /// # Safety
 /// As NCCL's functions.
-#[inline]
 pub unsafe fn post(owner: &Arc<Communicator>, stream: Stream, posted: &Posted) -> Result<ncclResult_t> {
     let comm = owner.ready()?;
     check(owner, posted)?;
@@ -60,52 +59,21 @@ pub unsafe fn post(owner: &Arc<Communicator>, stream: Stream, posted: &Posted) -
     let mut missing = None;
     let outcome = comm.launch("NCCL operation", |_, real| {
         // SAFETY: a live handle, entered; otherwise this function's contract.
-        match unsafe { issue(comm.library(), real, stream, posted) } {
-            Ok(result) => Some(result),
-            Err(e) => {
-                missing = Some(e);
-                None
-            }
-        }
+        let result = unsafe { issue(comm.library(), real, stream, posted) };
+        result.map_err(|e| missing = Some(e)).ok()
     });
-    if let Some(e) = missing {
-        return Err(e);
-    }
-    let answer = owner.finish(comm, outcome?)?;
+    let answer = owner.finish(comm, missing.map_or(outcome, Err)?)?;
     comm.enqueued(stream)?;
     Ok(answer)
 }
 
 /// Finds wrong arguments before NCCL does.
-#[inline]
 fn check(owner: &Communicator, posted: &Posted) -> Result<()> {
-    let (rank, nranks) = owner.place()?;
-    if posted.datatype >= ncclNumTypes {
-        return Err(Error::argument(format!("datatype: {} is no ncclDataType_t", posted.datatype)));
+    let place = owner.place()?;
+    if let Some(fault) = posted.fault(place) {
+        return Err(posted.explain(fault, place.1));
     }
-    if !(0..nranks).contains(&posted.peer) {
-        let what = if posted.kind == OpKind::PointToPoint { "peer" } else { "root" };
-        let text = format!("{what}: {} is not a rank of the communicator (0..{})", posted.peer, nranks - 1);
-        return Err(Error::argument(text));
-    }
-    // No address space holds as many elements of eight bytes on each rank.
-    // Multiplied and not divided, which would be the longest step of all.
-    if posted.count.checked_mul(8 * nranks as usize).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        return Err(Error::argument(format!(
-            "count: {} elements are more than an address space holds",
-            posted.count
-        )));
-    }
-    if posted.count > 0 {
-        posted.check_buffers(rank.cast_unsigned())?;
-    }
-    match posted.op {
-        Some(op) => owner.check_operator(op, posted.datatype),
-        None if posted.kind == OpKind::PointToPoint && posted.peer == rank && !group::is_open() => {
-            Err(Error::usage("peer: a send to oneself and its receive must be in one group"))
-        }
-        None => Ok(()),
-    }
+    posted.op.map_or(Ok(()), |op| owner.check_operator(op, posted.datatype))
 }
 
 /// The same for a call that is no operation of ours.
@@ -229,8 +197,8 @@ pub unsafe fn simulate(queued: Vec<Queued>, info: *mut ncclSimInfo_t) -> Result<
 ///
 /// # Safety
 /// `c` is a live handle that this thread has entered; otherwise as NCCL's functions.
-#[inline]
-unsafe fn issue(l: &Library, c: ncclComm_t, s: Stream, p: &Posted) -> Result<ncclResult_t> {
+#[inline(always)]
+pub unsafe fn issue(l: &Library, c: ncclComm_t, s: Stream, p: &Posted) -> Result<ncclResult_t> {
     let Posted { sendbuff: from, recvbuff: to, count: n, datatype: t, peer, config, .. } = *p;
     let op = p.op.unwrap_or(ncclSum);
     // SAFETY: by this function's contract.

@@ -74,8 +74,8 @@ fn refuse_self(world: &World, call: &Call) -> Result<()> {
 #[inline]
 fn item(host: &Host, world: &World, posted: &Posted) -> Result<Item> {
     let dtype = arg::datatype(posted.datatype)?;
-    if posted.count > 0 {
-        posted.check_buffers(world.rank())?;
+    if let Some(fault) = posted.missing_buffer(world.rank().cast_signed()) {
+        return Err(posted.explain(fault, world.nranks().cast_signed()));
     }
     let (reduction, scalar) = match posted.op {
         None => (Reduction::Builtin(RedOp::Sum), None),
