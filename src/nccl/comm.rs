@@ -89,6 +89,8 @@ pub struct Comm {
     listener: OnceLock<Listener>,
     pub(super) ending: OnceLock<Ending>,
     finalized: AtomicBool,
+    /// Asking NCCL about it hangs.
+    pub(super) mute: AtomicBool,
 }
 
 impl Comm {
@@ -109,6 +111,7 @@ impl Comm {
             listener: OnceLock::new(),
             ending: OnceLock::new(),
             finalized: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
         });
         comm.order.enter();
         janitor::register(&comm)?;
@@ -533,14 +536,30 @@ impl Comm {
             }
             return !self.recipe.lock().is_over();
         }
-        // Who is inside a call sees the error itself.
-        if !self.gate.inside.is_locked()
-            && let Err(e) = self.poll()
-        {
-            tracing::debug!("communicator '{}': {e}", self.options.name);
-            return true;
-        }
         self.look_at_marks(now)
+    }
+
+    /// Whether something went wrong that no call has told; answers whether to ask again soon.
+    pub(super) fn ask(&self) -> bool {
+        if self.mute.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Who is inside a call sees the error itself.
+        let Some(mut inside) = self.gate.inside.try_lock() else { return false };
+        if !self.is_open() {
+            return false;
+        }
+        let answer = self.poll_entered(&mut inside);
+        drop(inside);
+        // It did come back, if this is who was given up.
+        self.mute.store(false, Ordering::Relaxed);
+        match answer {
+            Ok(_) => !self.marks.lock().set.is_empty(),
+            Err(e) => {
+                tracing::debug!("communicator '{}': {e}", self.options.name);
+                true
+            }
+        }
     }
 
     fn look_at_marks(&self, now: Instant) -> bool {

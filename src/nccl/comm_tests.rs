@@ -8,6 +8,7 @@ use core::ffi::c_int;
 #[derive(Default)]
 struct Script {
     asynchronous: AtomicU32,
+    hang_in_asking: AtomicBool,
     hang_in_abort: AtomicBool,
     hang_in_revoke: AtomicBool,
     revoked: AtomicU32,
@@ -35,6 +36,7 @@ fn wait_while(flag: &AtomicBool) {
 }
 
 unsafe extern "C" fn get_async_error(comm: ncclComm_t, error: *mut ncclResult_t) -> ncclResult_t {
+    wait_while(&script(comm).hang_in_asking);
     // SAFETY: the caller's variable.
     unsafe { *error = script(comm).asynchronous.load(Ordering::Relaxed) };
     ncclSuccess
@@ -146,6 +148,29 @@ fn an_asynchronous_error_reaches_the_listener_once() {
     assert!(c.is_open(), "what follows is the listener's choice");
     c.end(&e);
     c.wait_over().unwrap();
+}
+
+#[test]
+fn whoever_hangs_in_asking_hides_nothing_about_the_others() {
+    let (hangs, h) = comm();
+    h.hang_in_asking.store(true, Ordering::Release);
+    std::thread::sleep(Duration::from_millis(60));
+    let (c, s) = comm();
+    let (tell, told) = std::sync::mpsc::channel();
+    c.listen(move |e| tell.send(e.clone()).unwrap());
+    s.asynchronous.store(ncclRemoteError, Ordering::Relaxed);
+    let e = told.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(e.code, Code::Remote);
+    c.end(&e);
+    c.wait_over().unwrap();
+    // It comes back, and is asked again.
+    let (tell, told) = std::sync::mpsc::channel();
+    hangs.listen(move |e| tell.send(e.clone()).unwrap());
+    h.asynchronous.store(ncclSystemError, Ordering::Relaxed);
+    h.hang_in_asking.store(false, Ordering::Release);
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap().code, Code::System);
+    hangs.end(&death());
+    hangs.wait_over().unwrap();
 }
 
 #[test]

@@ -1,5 +1,8 @@
-//! The thread that looks after all communicators of the process: asynchronous errors, deadlines, and the ends of those
+//! The threads that look after all communicators of the process: asynchronous errors, deadlines, and the ends of those
 //! that broke.
+//!
+//! Asking NCCL for asynchronous errors can hang as well. That is left to a thread of its own, so that deadlines are kept
+//! and ends carried out meanwhile; one that hangs is replaced, and its communicator not asked any more.
 //!
 //! Aborts are carried out by a thread per device, because any step of one can hang inside NCCL or CUDA. Those that broke
 //! together are aborted in one NCCL group, as NCCL wants it. When such a thread hangs, what breaks later on its device
@@ -40,10 +43,19 @@ struct Device {
     rests_until: Option<Instant>,
 }
 
+/// The thread that asks NCCL for asynchronous errors.
+#[derive(Default)]
+struct Poller {
+    number: u64,
+    /// What it asks about just now, and since when.
+    at_work: Option<(Weak<Comm>, Instant)>,
+}
+
 #[derive(Default)]
 struct Office {
     comms: Mutex<Vec<Weak<Comm>>>,
     devices: Mutex<HashMap<Option<i32>, Device>>,
+    poller: Mutex<Poller>,
     asleep: Mutex<bool>,
     bell: Condvar,
     leaked: AtomicU64,
@@ -73,7 +85,68 @@ pub(super) fn wake() {
     let mut asleep = office().asleep.lock();
     if *asleep {
         *asleep = false;
-        office().bell.notify_one();
+        office().bell.notify_all();
+    }
+}
+
+/// Waits for the next look.
+fn rest(o: &Office, busy: bool) {
+    let mut asleep = o.asleep.lock();
+    *asleep = !busy;
+    o.bell.wait_for(&mut asleep, if busy { SOON } else { LATER });
+}
+
+/// All communicators that are still there.
+fn everybody(o: &Office) -> Vec<Arc<Comm>> {
+    let mut comms = o.comms.lock();
+    comms.retain(|c| c.strong_count() > 0);
+    comms.iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Asks NCCL about all communicators, until another thread has taken over.
+fn poll(o: &'static Office, number: u64) {
+    loop {
+        let mut busy = false;
+        for comm in everybody(o) {
+            {
+                let mut poller = o.poller.lock();
+                if poller.number != number {
+                    return;
+                }
+                poller.at_work = Some((Arc::downgrade(&comm), Instant::now()));
+            }
+            busy |= comm.ask();
+        }
+        {
+            let mut poller = o.poller.lock();
+            if poller.number != number {
+                return;
+            }
+            poller.at_work = None;
+        }
+        rest(o, busy);
+    }
+}
+
+/// Sees to it that somebody polls.
+fn keep_polling(o: &'static Office, now: Instant) {
+    let mut poller = o.poller.lock();
+    if poller.number > 0 {
+        match &poller.at_work {
+            Some((on, since)) if now.saturating_duration_since(*since) > HANGS => {
+                if let Some(comm) = on.upgrade() {
+                    tracing::warn!("communicator '{}': NCCL hangs in ncclCommGetAsyncError", comm.name());
+                    comm.mute.store(true, Ordering::Relaxed);
+                }
+            }
+            _ => return,
+        }
+    }
+    let number = poller.number + 1;
+    match process::spawn("mw-nccl-poll", move || poll(o, number)) {
+        Ok(_) => *poller = Poller { number, at_work: None },
+        // Tried again at the next look.
+        Err(e) => tracing::warn!("{e}"),
     }
 }
 
@@ -111,16 +184,11 @@ fn hire(o: &'static Office, device: Option<i32>, d: &mut Device) {
 fn watch(o: &'static Office) {
     loop {
         let now = Instant::now();
-        let comms: Vec<Arc<Comm>> = {
-            let mut comms = o.comms.lock();
-            comms.retain(|c| c.strong_count() > 0);
-            comms.iter().filter_map(Weak::upgrade).collect()
-        };
+        keep_polling(o, now);
         let mut busy = false;
-        for c in &comms {
+        for c in everybody(o) {
             busy |= c.look(now);
         }
-        drop(comms);
         for (device, d) in o.devices.lock().iter_mut() {
             let hangs = d.at_work.is_none_or(|(_, since)| now.saturating_duration_since(since) > HANGS);
             let rests = d.rests_until.is_some_and(|until| now < until);
@@ -128,9 +196,7 @@ fn watch(o: &'static Office) {
                 hire(o, *device, d);
             }
         }
-        let mut asleep = o.asleep.lock();
-        *asleep = !busy;
-        o.bell.wait_for(&mut asleep, if busy { SOON } else { LATER });
+        rest(o, busy);
     }
 }
 
