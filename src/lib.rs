@@ -40,7 +40,8 @@
 //! | `mw-accept` | from the first world on | proof of the secret, from whoever connects |
 //! | `mw-progress` | from the first `mwGroupSubmit` on | drives requests that nobody waits for |
 //! | `mw-events` | from the first callback on | calls callbacks, one at a time |
-//! | `mw-nccl` | from the first NCCL communicator on | their asynchronous errors and deadlines |
+//! | `mw-nccl` | from the first NCCL communicator on | their deadlines |
+//! | `mw-nccl-poll` | as above | asks NCCL for their asynchronous errors |
 //! | `mw-nccl-end` | while one ends | revokes and aborts it |
 //! | `mw-store` | from hosting a store on | serves it |
 //!
