@@ -1,11 +1,27 @@
 //! The messages under way between this member and one peer.
 
 use super::engine::TaskId;
-use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
+use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg, Sink};
+use crate::types::Fingerprint;
 use std::collections::VecDeque;
 
-/// Calls into the endpoint per turn, so that one large message does not hold up the other peers.
-const TURN: usize = 8;
+/// Calls into the endpoint per turn and direction, and bytes moved by them, so that one large message, or a peer that
+/// never stops, does not hold up the others.
+const TURN: usize = 64;
+const TURN_BYTES: usize = 1 << 20;
+
+/// How an attempt to move a message at once came out.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is done.
+    Done,
+    /// Something else is in its way.
+    Untried,
+    /// A message that is not all out; `true` when it has been handed over and its buffer is still needed.
+    Sending(SendMsg, bool),
+    /// A message that is not all here.
+    Receiving(RecvMsg),
+}
 
 /// An endpoint with its queues.
 pub struct Channel {
@@ -90,23 +106,113 @@ impl Channel {
         self.recvs.clear();
     }
 
+    /// Sends at once, if nothing else is being sent.
+    #[inline]
+    pub fn send_now(&mut self, mut fp: Fingerprint, ptr: *const u8, len: usize) -> Attempt {
+        if self.closed_out || !self.sends.is_empty() || !self.posted.is_empty() {
+            return Attempt::Untried;
+        }
+        fp.seq = self.send_seq;
+        self.send_seq = self.send_seq.wrapping_add(1);
+        let mut msg = SendMsg::new(fp, ptr, len);
+        let (mut posted, mut left) = (false, TURN);
+        loop {
+            // SAFETY: the caller's buffer is valid while the call lasts, and after it by the C API's contract.
+            match unsafe { self.endpoint.send(&mut msg) } {
+                Ok(Progress::Done) => {
+                    self.endpoint.flush();
+                    return Attempt::Done;
+                }
+                Ok(Progress::Some) if left > 0 => {
+                    left -= 1;
+                    continue;
+                }
+                Ok(Progress::Posted) => posted = true,
+                // An error stays, and is told when the channel makes progress.
+                Ok(Progress::Some | Progress::None) | Err(_) => {}
+            }
+            self.endpoint.flush();
+            return Attempt::Sending(msg, posted);
+        }
+    }
+
+    /// Receives at once, if nothing else is being received: looks for it so many times, unless somebody else wants in.
+    #[inline]
+    pub fn recv_now(
+        &mut self,
+        mut fp: Fingerprint,
+        ptr: *mut u8,
+        len: usize,
+        looks: u32,
+        wanted: impl Fn() -> bool,
+    ) -> Attempt {
+        if self.closed_in || !self.recvs.is_empty() {
+            return Attempt::Untried;
+        }
+        fp.seq = self.recv_seq;
+        self.recv_seq = self.recv_seq.wrapping_add(1);
+        let mut msg = RecvMsg::new(fp, Sink::Copy(ptr), len);
+        let mut left = looks;
+        loop {
+            // SAFETY: as in `send_now`.
+            match unsafe { self.endpoint.recv(&mut msg) } {
+                Ok(Progress::Done) => {
+                    self.endpoint.flush();
+                    return Attempt::Done;
+                }
+                Ok(Progress::None) => {
+                    left = left.saturating_sub(1);
+                    if left == 0 || wanted() {
+                        break;
+                    }
+                    std::hint::spin_loop();
+                }
+                Ok(Progress::Some | Progress::Posted) if !wanted() => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.endpoint.flush();
+        Attempt::Receiving(msg)
+    }
+
+    /// Takes over what an attempt has left; nothing else was posted since.
+    pub fn adopt(&mut self, attempt: Attempt, task: TaskId) {
+        match attempt {
+            Attempt::Sending(_, true) => self.posted.push_back(task),
+            Attempt::Sending(msg, false) => self.sends.push_back((msg, task)),
+            Attempt::Receiving(msg) => self.recvs.push_back((msg, task)),
+            Attempt::Done | Attempt::Untried => {}
+        }
+    }
+
     /// Moves what can be moved; tasks of finished messages go to `finished`, one entry per message. Answers whether
     /// anything moved.
     pub fn progress(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
         let mut moved = false;
+        let result = self.progress_both(finished, &mut moved);
+        // Once for all of it: waking somebody costs more than moving a small message.
+        self.endpoint.flush();
+        result.map(|()| moved)
+    }
+
+    fn progress_both(&mut self, finished: &mut Vec<TaskId>, moved: &mut bool) -> Result<(), EndpointError> {
         if !self.closed_out {
-            moved |= self.progress_out(finished).inspect_err(|_| self.closed_out = true)?;
+            *moved |= self.progress_out(finished).inspect_err(|_| self.closed_out = true)?;
         }
         if !self.closed_in {
-            moved |= self.progress_in(finished).inspect_err(|_| self.closed_in = true)?;
+            *moved |= self.progress_in(finished).inspect_err(|_| self.closed_in = true)?;
         }
-        Ok(moved)
+        Ok(())
     }
 
     fn progress_out(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
-        let mut moved = false;
+        let (mut moved, mut bytes) = (false, 0);
         for _ in 0..TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let Some((msg, task)) = self.sends.front_mut() else { break };
+            let before = msg.offset;
             // SAFETY: the task that posted the message has neither finished nor been cancelled, and by the C API's
             // contract its buffers stay valid until then.
             match unsafe { self.endpoint.send(msg)? } {
@@ -114,11 +220,13 @@ impl Channel {
                 Progress::Posted => self.posted.push_back(*task),
                 Progress::Some => {
                     moved = true;
+                    bytes += msg.offset - before;
                     continue;
                 }
                 Progress::None => break,
             }
             moved = true;
+            bytes += msg.offset - before;
             self.sends.pop_front();
         }
         if !self.posted.is_empty() {
@@ -130,11 +238,17 @@ impl Channel {
     }
 
     fn progress_in(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
-        let mut moved = false;
+        let (mut moved, mut bytes) = (false, 0);
         for _ in 0..TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let Some((msg, task)) = self.recvs.front_mut() else { break };
+            let before = msg.offset;
             // SAFETY: as in `progress_out`.
-            match unsafe { self.endpoint.recv(msg)? } {
+            let progress = unsafe { self.endpoint.recv(msg)? };
+            bytes += msg.offset - before;
+            match progress {
                 Progress::Done => {
                     finished.push(*task);
                     self.recvs.pop_front();
@@ -159,7 +273,7 @@ impl Channel {
     }
 
     /// The fingerprint of the receive at the head, which is what the peer contradicts in a mismatch.
-    pub fn expected(&self) -> Option<(crate::types::Fingerprint, usize)> {
+    pub fn expected(&self) -> Option<(Fingerprint, usize)> {
         self.recvs.front().map(|(m, _)| (m.fp, m.len))
     }
 }

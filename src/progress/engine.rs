@@ -4,7 +4,7 @@
 //! are ordered by themselves, so nothing is lost by it and two threads may send and receive at once. A collective
 //! starts when everything before it is done, and nothing after it starts before it is done.
 
-use super::channel::Channel;
+use super::channel::{Attempt, Channel};
 use super::ticket::Ticket;
 use crate::collective::{self, Action, Buf, Plan, Shape, Slice, Tuning, reduce};
 use crate::error::{Error, Result};
@@ -93,12 +93,19 @@ struct Collective {
 }
 
 struct Task {
+    /// Of a batch, its last.
     operation: Operation,
+    /// The others of a batch that has not been started.
+    more: Vec<Operation>,
     ticket: Arc<Ticket>,
     since: Instant,
     deadline: Instant,
     /// Messages not yet done.
     left: usize,
+    /// Payload bytes of its messages, out and in.
+    bytes: (u64, u64),
+    /// What became of a message that will never be done.
+    error: Option<Error>,
     collective: Option<Box<Collective>>,
 }
 
@@ -167,8 +174,50 @@ impl Engine {
             ticket.complete(Err(e.clone()));
             return;
         }
-        let task = Task { operation, ticket, since: Instant::now(), deadline, left: 0, collective: None };
-        let id = match self.free.pop() {
+        self.enqueue(operation, Vec::new(), ticket, deadline);
+    }
+
+    /// The same for point-to-point operations that belong together, as one: side by side, and over when all are.
+    pub fn post_batch(&mut self, mut operations: Vec<Operation>, ticket: Arc<Ticket>, deadline: Instant) {
+        let Some(last) = operations.pop() else { return ticket.complete(Ok(())) };
+        if let Some(e) = &self.ended {
+            ticket.complete(Err(e.clone()));
+            return;
+        }
+        self.enqueue(last, operations, ticket, deadline);
+    }
+
+    fn enqueue(
+        &mut self,
+        operation: Operation,
+        more: Vec<Operation>,
+        ticket: Arc<Ticket>,
+        deadline: Instant,
+    ) {
+        let id = self.task(operation, more, ticket, deadline);
+        self.queue.push_back(id);
+        self.start();
+    }
+
+    fn task(
+        &mut self,
+        operation: Operation,
+        more: Vec<Operation>,
+        ticket: Arc<Ticket>,
+        deadline: Instant,
+    ) -> TaskId {
+        let task = Task {
+            operation,
+            more,
+            ticket,
+            since: Instant::now(),
+            deadline,
+            left: 0,
+            bytes: (0, 0),
+            error: None,
+            collective: None,
+        };
+        match self.free.pop() {
             Some(id) => {
                 self.tasks[id] = Some(task);
                 id
@@ -177,9 +226,7 @@ impl Engine {
                 self.tasks.push(Some(task));
                 self.tasks.len() - 1
             }
-        };
-        self.queue.push_back(id);
-        self.start();
+        }
     }
 
     /// Starts what the order of calls allows.
@@ -188,17 +235,14 @@ impl Engine {
             let Some(&id) = self.queue.front() else { return };
             let Some(task) = self.tasks[id].as_mut() else { return };
             match task.operation {
-                Operation::Send { ptr, len, peer, fp } => {
-                    task.left = 1;
+                last @ (Operation::Send { .. } | Operation::Recv { .. }) => {
+                    let more = std::mem::take(&mut task.more);
+                    task.left = 1 + more.len();
                     self.queue.pop_front();
                     self.running += 1;
-                    self.send(id, peer, fp, ptr, len);
-                }
-                Operation::Recv { ptr, len, peer, fp } => {
-                    task.left = 1;
-                    self.queue.pop_front();
-                    self.running += 1;
-                    self.recv(id, peer, fp, Sink::Copy(ptr), len);
+                    for message in more.into_iter().chain([last]) {
+                        self.start_message(id, message);
+                    }
                 }
                 Operation::Collective { .. } if self.running > 0 => return,
                 Operation::Collective { shape, input, output, ref mut fp } => {
@@ -218,6 +262,83 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn start_message(&mut self, id: TaskId, message: Operation) {
+        match message {
+            Operation::Send { ptr, len, peer, fp } => {
+                self.count(id, (len as u64, 0));
+                self.send(id, peer, fp, ptr, len);
+            }
+            Operation::Recv { ptr, len, peer, fp } => {
+                self.count(id, (0, len as u64));
+                self.recv(id, peer, fp, Sink::Copy(ptr), len);
+            }
+            Operation::Collective { .. } => {}
+        }
+    }
+
+    fn count(&mut self, id: TaskId, more: (u64, u64)) {
+        if let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) {
+            task.bytes = (task.bytes.0 + more.0, task.bytes.1 + more.1);
+        }
+    }
+
+    /// Runs a point-to-point operation at once if nothing is in its way, without a task: `looks` times for what is to
+    /// be received, unless somebody else wants in. What [`Attempt::Done`] does not answer has to be handed to
+    /// [`Engine::post_rest`].
+    #[inline]
+    pub fn attempt(&mut self, operation: &Operation, looks: u32, wanted: impl Fn() -> bool) -> Attempt {
+        if self.ended.is_some() || !self.queue.is_empty() || self.collective.is_some() {
+            return Attempt::Untried;
+        }
+        // What else is under way must not wait for this one.
+        let looks = if self.busy.is_empty() { looks } else { 1 };
+        let (peer, len) = match *operation {
+            Operation::Send { peer, len, .. } | Operation::Recv { peer, len, .. } => (peer, len),
+            Operation::Collective { .. } => return Attempt::Untried,
+        };
+        let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return Attempt::Untried };
+        let attempt = match *operation {
+            Operation::Send { ptr, fp, .. } => c.send_now(fp, ptr, len),
+            Operation::Recv { ptr, fp, .. } => c.recv_now(fp, ptr, len, looks, wanted),
+            Operation::Collective { .. } => Attempt::Untried,
+        };
+        if matches!(attempt, Attempt::Done) {
+            self.operations += 1;
+            match operation {
+                Operation::Send { .. } => self.bytes.0 += len as u64,
+                _ => self.bytes.1 += len as u64,
+            }
+        }
+        attempt
+    }
+
+    /// Posts what an attempt has left.
+    pub fn post_rest(
+        &mut self,
+        operation: Operation,
+        attempt: Attempt,
+        ticket: Arc<Ticket>,
+        deadline: Instant,
+    ) {
+        let (peer, bytes) = match operation {
+            Operation::Send { peer, len, .. } => (peer, (len as u64, 0)),
+            Operation::Recv { peer, len, .. } => (peer, (0, len as u64)),
+            Operation::Collective { .. } => return self.post(operation, ticket, deadline),
+        };
+        if matches!(attempt, Attempt::Untried) {
+            return self.post(operation, ticket, deadline);
+        }
+        let id = self.task(operation, Vec::new(), ticket, deadline);
+        if let Some(task) = self.tasks[id].as_mut() {
+            (task.left, task.bytes) = (1, bytes);
+        }
+        self.running += 1;
+        if let Some(Some(c)) = self.channels.get_mut(peer as usize) {
+            c.adopt(attempt, id);
+        }
+        self.list(peer);
     }
 
     fn list(&mut self, peer: u32) {
@@ -335,28 +456,29 @@ impl Engine {
         if let Some(task) = self.tasks.get_mut(id).and_then(Option::take) {
             if result.is_ok() {
                 self.operations += 1;
-                match task.operation {
-                    Operation::Send { len, .. } => self.bytes.0 += len as u64,
-                    Operation::Recv { len, .. } => self.bytes.1 += len as u64,
-                    Operation::Collective { .. } => {}
-                }
+                self.bytes = (self.bytes.0 + task.bytes.0, self.bytes.1 + task.bytes.1);
             }
             self.free.push(id);
             task.ticket.complete(result);
         }
     }
 
-    fn message_done(&mut self, id: TaskId) {
+    /// A message is over: done, or never to be done for the reason given.
+    fn message_over(&mut self, id: TaskId, error: Option<Error>) {
         let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) else { return };
         task.left = task.left.saturating_sub(1);
+        if task.error.is_none() {
+            task.error = error;
+        }
         if task.left > 0 {
             return;
         }
         if task.collective.is_some() {
             self.advance(id);
         } else {
+            let result = task.error.take().map_or(Ok(()), Err);
             self.running -= 1;
-            self.finish(id, Ok(()));
+            self.finish(id, result);
             self.start();
         }
     }
@@ -389,7 +511,7 @@ impl Engine {
         // Also of a call that ended with an error: what finished before it has others waiting.
         moved |= !finished.is_empty();
         for id in finished.drain(..) {
-            self.message_done(id);
+            self.message_over(id, None);
         }
         self.finished = finished;
         (moved, trouble)
@@ -407,18 +529,17 @@ impl Engine {
             if s.len != r.len || s.fp.dtype != r.fp.dtype {
                 let text = format!("rank {0} sends {1} to itself and receives {2}", self.rank, s.fp, r.fp);
                 for id in [st, rt] {
-                    self.running -= 1;
-                    self.finish(id, Err(Error::usage(text.clone()).extent(crate::error::Extent::Operation)));
+                    let error = Error::usage(text.clone()).extent(crate::error::Extent::Operation);
+                    self.message_over(id, Some(error));
                 }
-                self.start();
                 continue;
             }
             if let Sink::Copy(dst) = r.sink {
                 // SAFETY: both buffers have `len` bytes and belong to unfinished operations; `copy` allows overlap.
                 unsafe { std::ptr::copy(s.ptr, dst, s.len) };
             }
-            self.message_done(st);
-            self.message_done(rt);
+            self.message_over(st, None);
+            self.message_over(rt, None);
         }
         moved
     }
@@ -452,6 +573,12 @@ impl Engine {
                 out.push(Interest { fd, read, write });
             }
         }
+    }
+
+    /// Whether something waits for room that no socket tells of.
+    pub fn is_held_up(&self) -> bool {
+        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
+        channels.into_iter().any(|c| c.poll_fd().is_none() && c.interest().1)
     }
 
     /// The earliest deadline of an unfinished operation.
@@ -489,18 +616,16 @@ impl Engine {
         };
         let ids = if mismatch.is_some() { Vec::new() } else { c.give_up() };
         for id in finished {
-            self.message_done(id);
+            self.message_over(id, None);
         }
         let mut confined = true;
         for id in ids {
             if self.tasks.get(id).and_then(Option::as_ref).is_none_or(|t| t.collective.is_some()) {
                 confined = false;
             } else {
-                self.running -= 1;
-                self.finish(id, Err(error.clone()));
+                self.message_over(id, Some(error.clone()));
             }
         }
-        self.start();
         mismatch.map_or(Ok(confined), Err)
     }
 

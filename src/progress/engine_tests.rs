@@ -427,7 +427,7 @@ fn garbage_makes_the_connection_unusable() {
 fn an_end_completes_everything_and_lets_go_of_all_buffers() {
     let mut net = net(2);
     for (from, to) in [(0, 1), (1, 0)] {
-        net.control(from, to).limit_per_call(100);
+        net.control(from, to).limit_per_call(10);
     }
     let mut data = vec![1; LONG];
     let mut got = vec![0; LONG];

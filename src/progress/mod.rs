@@ -12,5 +12,6 @@ pub mod wait;
 #[cfg(test)]
 mod tests;
 
+pub use channel::Attempt;
 pub use engine::{Engine, Operation, Trouble};
 pub use ticket::Ticket;

@@ -192,6 +192,10 @@ pub trait Endpoint: Send {
     /// How many posted messages, oldest first, have become done since the last call.
     fn reap(&mut self) -> Result<usize, EndpointError>;
 
+    /// Wakes the peer, if it sleeps and something was done since the last call that it may wait for. Until then it need
+    /// not notice.
+    fn flush(&mut self) {}
+
     /// The descriptor to poll before sleeping; `None` when the peer rings this member's bell instead.
     fn poll_fd(&self) -> Option<RawFd>;
 

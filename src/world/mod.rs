@@ -86,6 +86,8 @@ pub struct World {
     joined: AtomicBool,
     /// A thread found the engine locked.
     refused: AtomicBool,
+    /// Threads that wait for the engine's lock.
+    queuing: AtomicU32,
     /// Destroyed, aborted or failed to join.
     forgotten: AtomicBool,
     /// Peers whose connection ended for a reason not known yet, and until when to wait for it.

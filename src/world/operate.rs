@@ -4,7 +4,7 @@ use super::{Call, State, World};
 use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::progress::wait::{self, Driver};
-use crate::progress::{Engine, Ticket, Trouble};
+use crate::progress::{Attempt, Engine, Ticket, Trouble};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sys::sleeper::{self, Interest};
@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 const STUCK: Duration = Duration::from_millis(100);
 /// How long to wait for the better explanation of a mismatch that a rank ahead of this one has.
 const UNSAID: Duration = Duration::from_millis(500);
+/// Between looks for room in a peer's memory: it rings for much room, but not for a little.
+const HELD_UP: Duration = Duration::from_millis(1);
+/// Looks for a message on the spot: as long as it takes a peer that has a processor to answer.
+const LOOKS: u32 = 400;
+/// The same where members may have to share processors: whoever looks keeps the one he waits for from running.
+const CROWDED: u32 = 10;
 /// How long the watchdog waits for a look at an engine that is at work; an engine at work is not stuck.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -39,11 +45,49 @@ impl World {
                 call.peer
             )));
         }
-        let deadline = Instant::now() + self.config.timeout;
         match self.device.get() {
-            Some(device) => self.enqueue(&**device, &[*call], deadline),
-            None => self.run_until(call, deadline),
+            Some(device) => self.enqueue(&**device, &[*call], Instant::now() + self.config.timeout),
+            None if call.kind == OpKind::PointToPoint => self.run_message(call),
+            None => self.run_until(call, Instant::now() + self.config.timeout),
         }
+    }
+
+    /// Runs a message to its end: at once if nothing is in its way, which spares a short one most of its cost.
+    fn run_message(&self, call: &Call) -> Result<()> {
+        refuse_forked()?;
+        let operation = self.operation(call);
+        let ticket = {
+            let Some(mut engine) = self.engine.try_lock() else {
+                return self.run_until(call, Instant::now() + self.config.timeout);
+            };
+            let attempt = match self.state() {
+                State::Active => engine.attempt(&operation, self.looks(), || self.is_wanted()),
+                _ => Attempt::Untried,
+            };
+            if matches!(attempt, Attempt::Done) {
+                drop(engine);
+                self.let_in();
+                return Ok(());
+            }
+            let ticket = Arc::new(Ticket::new(1));
+            engine.post_rest(operation, attempt, ticket.clone(), Instant::now() + self.config.timeout);
+            ticket
+        };
+        self.let_in();
+        wait::until(&[self], &|| ticket.is_done(), None);
+        ticket.result()
+    }
+
+    /// How often to look for a message before letting others have the engine, or the processor.
+    fn looks(&self) -> u32 {
+        if self.members.len() > process::processors() { CROWDED } else { LOOKS }
+    }
+
+    /// Whether another thread wants the engine, or the world is not what it was.
+    fn is_wanted(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+            || self.queuing.load(Ordering::Relaxed) > 0
+            || self.state.load(Ordering::Relaxed) != State::Active as u8
     }
 
     pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {
@@ -55,21 +99,47 @@ impl World {
 
     /// Starts a checked operation, or queues it behind those before it.
     pub(super) fn post(&self, call: &Call, ticket: &Arc<Ticket>, deadline: Instant) {
-        if let Err(e) = refuse_forked() {
-            ticket.complete(Err(e));
-            return;
-        }
-        if self.state() != State::Active {
-            let e = self.error().unwrap_or_else(|| Error::internal("the world ended without a reason"));
+        if let Err(e) = self.is_open() {
             ticket.complete(Err(e));
             return;
         }
         self.with_engine(|e| e.post(self.operation(call), ticket.clone(), deadline));
     }
 
+    /// The same for checked point-to-point operations that belong together, which count as one.
+    pub(super) fn post_messages<'a>(
+        &self,
+        calls: impl Iterator<Item = &'a Call>,
+        ticket: &Arc<Ticket>,
+        deadline: Instant,
+    ) {
+        if let Err(e) = self.is_open() {
+            ticket.complete(Err(e));
+            return;
+        }
+        let messages = calls.map(|call| self.operation(call)).collect();
+        self.with_engine(|e| e.post_batch(messages, ticket.clone(), deadline));
+    }
+
+    /// Whether operations can be started.
+    fn is_open(&self) -> Result<()> {
+        refuse_forked()?;
+        if self.state() == State::Active {
+            return Ok(());
+        }
+        Err(self.error().unwrap_or_else(|| Error::internal("the world ended without a reason")))
+    }
+
     /// Runs `body` with the engine.
     pub(super) fn with_engine<R>(&self, body: impl FnOnce(&mut Engine) -> R) -> R {
-        let answer = body(&mut self.engine.lock());
+        let mut engine = self.engine.try_lock().unwrap_or_else(|| {
+            self.queuing.fetch_add(1, Ordering::Relaxed);
+            let engine = self.engine.lock();
+            self.queuing.fetch_sub(1, Ordering::Relaxed);
+            engine
+        });
+        let answer = body(&mut engine);
+        drop(engine);
         self.let_in();
         answer
     }
@@ -331,6 +401,8 @@ impl Driver for World {
     fn deadline(&self) -> Option<Instant> {
         let ask = self.stuck.lock().and_then(|(_, since, asked)| (!asked).then_some(since + STUCK));
         let say = self.unsaid.lock().as_ref().map(|(at, _)| *at);
-        [self.with_engine(|e| e.deadline()), ask, say].into_iter().flatten().min()
+        let (deadline, is_held_up) = self.with_engine(|e| (e.deadline(), e.is_held_up()));
+        let look = is_held_up.then(|| Instant::now() + HELD_UP);
+        [deadline, look, ask, say].into_iter().flatten().min()
     }
 }

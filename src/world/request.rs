@@ -90,7 +90,7 @@ impl Request {
         let (device, calls): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(|(w, _)| w.device.get().is_some());
         // One more, so that it is not done before all of it has been started.
-        let ticket = Arc::new(Ticket::new(calls.len() + 1));
+        let ticket = Arc::new(Ticket::new(1));
         let marks = start_on_devices(device, &ticket, background);
         let mut worlds: Vec<Arc<World>> = Vec::new();
         for (world, _) in &calls {
@@ -101,8 +101,17 @@ impl Request {
         let now = Instant::now();
         let (p2p, collective): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(|(_, c)| c.kind == OpKind::PointToPoint);
-        for (world, call) in collective.iter().chain(&p2p) {
+        for (world, call) in &collective {
+            ticket.add(1);
             world.post(call, &ticket, now + world.timeout());
+        }
+        for world in &worlds {
+            let mut messages =
+                p2p.iter().filter(|(w, _)| Arc::ptr_eq(w, world)).map(|(_, call)| call).peekable();
+            if messages.peek().is_some() {
+                ticket.add(1);
+                world.post_messages(messages, &ticket, now + world.timeout());
+            }
         }
         // What can go out at once goes out at once.
         for w in &worlds {

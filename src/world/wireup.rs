@@ -69,6 +69,7 @@ impl World {
             outbox: Mutex::default(),
             joined: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            queuing: AtomicU32::new(0),
             forgotten: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             splits: AtomicU32::new(0),

@@ -1,7 +1,7 @@
 //! One end of the connection between two members that share memory.
 
-use super::ring::{FIRST, Fragment, MORE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
-use super::segment::Segment;
+use super::ring::{Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
+use super::segment::{DATA, SLOTS, Segment};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
@@ -59,6 +59,10 @@ pub struct ShmEndpoint {
     cancelled: bool,
     /// This end sends nothing more.
     finished: bool,
+    /// Something was done that the peer may wait for, and its bell has not been rung since.
+    unrung: bool,
+    /// Slots and bytes given back since the peer's bell was last rung for them.
+    freed: (usize, usize),
 }
 
 impl ShmEndpoint {
@@ -81,6 +85,8 @@ impl ShmEndpoint {
             fault: None,
             cancelled: false,
             finished: false,
+            unrung: false,
+            freed: (0, 0),
         }
     }
 
@@ -112,7 +118,6 @@ impl ShmEndpoint {
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
-    #[inline]
     fn ring_peer(&self) {
         let line = self.wiring.segment.member(self.wiring.peer);
         let doorbell = match &self.wiring.doorbell {
@@ -156,7 +161,7 @@ impl ShmEndpoint {
         if !self.probed {
             self.probe();
         }
-        let first = match self.rx.first(tag) {
+        let first = match self.rx.first() {
             Some(f) if tag == TAG_DATA || tag == TAG_PULL => f,
             _ => return self.corrupt("shared-memory ring: not a message"),
         };
@@ -172,10 +177,22 @@ impl ShmEndpoint {
             // SAFETY: eight payload bytes of a checked fragment.
             let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
             self.pull = Some(u64::from_le_bytes(raw));
-            self.rx.release(&first.fragment);
+            self.rx.release();
+            self.free(0);
             return Ok(Progress::Some);
         }
         self.consume(msg, first.fragment)
+    }
+
+    /// Room was given back: the sender may wait for it. It is rung for a part of the ring at a time, because ringing
+    /// makes it wait for the stores before; for less it looks by itself.
+    #[inline]
+    fn free(&mut self, bytes: usize) {
+        self.freed = (self.freed.0 + 1, self.freed.1 + bytes);
+        if self.freed.0 >= SLOTS / 4 || self.freed.1 >= DATA / 4 {
+            self.freed = (0, 0);
+            self.unrung = true;
+        }
     }
 
     /// Takes a fragment's bytes.
@@ -189,7 +206,8 @@ impl ShmEndpoint {
         // buffer is valid, and it has room for `f.len` more bytes. The sender writes in multiples of eight, so
         // elements are never split.
         unsafe { msg.accept(std::slice::from_raw_parts(f.payload, f.len)) };
-        self.rx.release(&f);
+        self.rx.release();
+        self.free(f.len);
         if msg.offset == msg.len {
             return Ok(Progress::Done);
         }
@@ -235,7 +253,7 @@ impl ShmEndpoint {
         self.pulled += 1;
         // Release: our reads of the sender's buffer come before its reuse.
         self.rx.control().pulled.store(self.pulled, Ordering::Release);
-        self.ring_peer();
+        self.unrung = true;
         Ok(Progress::Done)
     }
 
@@ -272,8 +290,7 @@ impl ShmEndpoint {
     #[inline]
     unsafe fn put(&mut self, msg: &mut SendMsg) -> bool {
         let rest = msg.len - msg.offset;
-        let overhead = if msg.started { MORE } else { FIRST };
-        let Some(mut f) = self.tx.reserve(rest, overhead) else { return false };
+        let Some(mut f) = self.tx.reserve(rest) else { return false };
         if f.len < rest {
             // Never split an element: all are at most eight bytes long.
             f.len &= !7;
@@ -281,7 +298,7 @@ impl ShmEndpoint {
         let tag = if msg.started {
             TAG_MORE
         } else {
-            self.tx.write_first(&f, &msg.fp, msg.len as u64);
+            self.tx.write_first(&msg.fp, msg.len as u64);
             TAG_DATA
         };
         // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
@@ -293,14 +310,14 @@ impl ShmEndpoint {
     }
 
     fn announce(&mut self, msg: &mut SendMsg) -> Progress {
-        let Some(f) = self.tx.reserve(8, FIRST) else { return Progress::None };
-        self.tx.write_first(&f, &msg.fp, msg.len as u64);
-        // SAFETY: room for eight bytes was reserved: a first cell holds 24.
+        let Some(f) = self.tx.reserve(8) else { return Progress::None };
+        self.tx.write_first(&msg.fp, msg.len as u64);
+        // SAFETY: room for eight bytes was reserved.
         unsafe { f.payload.cast::<[u8; 8]>().write_unaligned((msg.ptr as u64).to_le_bytes()) };
         self.tx.publish(&f, TAG_PULL);
         msg.started = true;
         self.posted += 1;
-        self.ring_peer();
+        self.unrung = true;
         Progress::Posted
     }
 
@@ -320,10 +337,6 @@ impl ShmEndpoint {
             if p == Progress::None {
                 return Ok(p);
             }
-            if msg.offset < msg.len {
-                // The sender may have been waiting for these cells.
-                self.ring_peer();
-            }
             return Ok(p);
         }
         if let Some(base) = self.pull {
@@ -333,12 +346,8 @@ impl ShmEndpoint {
         match self.rx.peek() {
             0 if self.peer_finished() => Err(Fault::Closed),
             0 => Ok(Progress::None),
-            TAG_MORE => match self.rx.more() {
-                Some(f) => {
-                    let p = self.consume(msg, f)?;
-                    self.ring_peer();
-                    Ok(p)
-                }
+            TAG_MORE => match self.rx.fragment() {
+                Some(f) => self.consume(msg, f),
                 None => self.corrupt("shared-memory ring: fragment out of range"),
             },
             _ => self.corrupt("shared-memory ring: fragment expected"),
@@ -362,7 +371,7 @@ impl Endpoint for ShmEndpoint {
         if !unsafe { self.put(msg) } {
             return if self.reader_gone() { Err(EndpointError::Closed) } else { Ok(Progress::None) };
         }
-        self.ring_peer();
+        self.unrung = true;
         Ok(if msg.offset == msg.len { Progress::Done } else { Progress::Some })
     }
 
@@ -397,6 +406,13 @@ impl Endpoint for ShmEndpoint {
         }
         self.reaped = pulled;
         Ok(n as usize)
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.unrung) {
+            self.ring_peer();
+        }
     }
 
     fn poll_fd(&self) -> Option<RawFd> {

@@ -1,19 +1,21 @@
-//! A one-way ring of cache-line cells between two members.
+//! A one-way ring between two members: slots that describe, and bytes that are described.
 //!
-//! A fragment is a run of consecutive cells: a tag, a length, and bytes. A message is its first fragment, which
-//! carries the header, and as many more as its bytes need. Invariants:
+//! A fragment is one slot, a cache line: a tag, a length, the message's header if it is the first, and its bytes
+//! if they are few. More bytes lie in the ring's data area. A message is its first fragment, and as many more as
+//! its bytes need. Invariants:
 //!
-//! 1. The tag of the cell after the last published fragment is 0. The sender writes that 0 before it publishes
-//!    the fragment, so a receiver that waits there can never mistake old payload for a tag.
-//! 2. A fragment never wraps around the end of the ring, so its bytes are contiguous.
-//! 3. At least one cell is always free (it holds the 0 of invariant 1).
-//! 4. `head` (cells released) never passes what was published, and the sender never writes a cell that has not
-//!    been released. Both count cells since the beginning and never wrap (2^64).
+//! 1. The tag of a slot carries the parity of the lap in which it was published, so that what is left of the last lap
+//!    is never taken for something new, and nobody has to clear it. A tag is never anything but a tag.
+//! 2. The bytes of a fragment are contiguous.
+//! 3. `head` (slots released) never passes what was published, and the sender never writes a slot, or data that a slot
+//!    describes, before it was released. Both count from the beginning and never wrap (2^64).
+//! 4. When nothing is under way the sender begins at the start of the data area again: a connection that only ever
+//!    carries little touches few pages.
 //!
 //! Publishing stores the tag with Release and the receiver loads it with Acquire; releasing stores `head` with
 //! Release and the sender loads it with Acquire. These are the only two edges.
 
-use super::segment::{CELL, CELLS, RingControl, Segment};
+use super::segment::{DATA, RingControl, SLOT, SLOTS, Segment};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::types::Fingerprint;
@@ -25,65 +27,91 @@ pub const TAG_MORE: u32 = 0x12;
 /// Tag of an announcement: the bytes are to be fetched from the sender's memory.
 pub const TAG_PULL: u32 = 0x13;
 
-/// Bytes in front of the payload of a first fragment.
-pub const FIRST: usize = 40;
-/// Bytes in front of the payload of a further fragment.
-pub const MORE: usize = 8;
-/// Longest fragment, in cells: a quarter of the ring, so that both sides copy at the same time.
-const LONGEST: u64 = CELLS as u64 / 4;
+/// Where in a slot a fragment's few bytes are.
+const INLINE_AT: usize = 40;
+/// How many that can be.
+pub const INLINE: usize = SLOT - INLINE_AT;
+/// Longest fragment, so that both sides of a long message copy at the same time.
+const LONGEST: usize = 8 << 10;
+const LAP: u32 = 1 << 31;
 
-/// One cell run that is about to be filled or read.
-#[derive(Clone, Copy)]
+/// A fragment that is about to be filled or read.
+#[derive(Clone, Copy, Debug)]
 pub struct Fragment {
     /// Where the payload is.
     pub payload: *mut u8,
     /// Payload bytes.
     pub len: usize,
-    cell: *mut u8,
-    cells: u64,
+    /// Where that is in the data area.
+    at: u32,
 }
 
-struct Cells {
+struct Ring {
     segment: Arc<Segment>,
+    slots: *mut u8,
+    data: *mut u8,
     from: u32,
     to: u32,
 }
 
-impl Cells {
+// SAFETY: both pointers lead into the mapping that `segment` keeps, which any thread may use; what is written where is
+// the protocol's affair.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    fn new(segment: Arc<Segment>, from: u32, to: u32) -> Ring {
+        let (slots, data) = segment.ring(from, to);
+        Ring { segment, slots, data, from, to }
+    }
+
     fn control(&self) -> &RingControl {
         self.segment.control(self.from, self.to)
     }
 
-    fn at(&self, position: u64) -> *mut u8 {
-        let index = (position % u64::from(CELLS)) as usize;
-        // SAFETY: `index < CELLS`, so the cell lies within the ring.
-        unsafe { self.segment.cells(self.from, self.to).add(index * CELL) }
+    #[inline]
+    fn slot(&self, position: u64) -> *mut u8 {
+        let index = (position % SLOTS as u64) as usize;
+        // SAFETY: `index < SLOTS`, so the slot lies within the ring.
+        unsafe { self.slots.add(index * SLOT) }
     }
 
+    #[inline]
     fn tag(&self, position: u64) -> &AtomicU32 {
-        // SAFETY: cells are 64-aligned and inside the mapping that `segment` keeps alive. The first four bytes of a
-        // cell that begins a fragment are only accessed as an atomic while both sides may touch them.
-        unsafe { &*self.at(position).cast::<AtomicU32>() }
+        // SAFETY: slots are 64-aligned and inside the mapping that `segment` keeps alive. Their first four bytes are
+        // only ever accessed as an atomic (invariant 1).
+        unsafe { &*self.slot(position).cast::<AtomicU32>() }
+    }
+
+    /// The parity of the lap of a position. A slot that was never used says 0, which is that of the second lap.
+    #[inline]
+    fn lap(position: u64) -> u32 {
+        if (position / SLOTS as u64).is_multiple_of(2) { LAP } else { 0 }
     }
 }
 
 /// The sending side.
 pub struct Sender {
-    ring: Cells,
+    ring: Ring,
+    /// Slots published.
     tail: u64,
+    /// Slots known to be released.
     released: u64,
+    /// Bytes of the data area handed out and given back, counted from the beginning.
+    data_tail: u64,
+    data_head: u64,
+    /// Where the data of each slot ends, in the same count.
+    ends: Box<[u64; SLOTS]>,
 }
 
 /// The receiving side.
 pub struct Receiver {
-    ring: Cells,
+    ring: Ring,
     next: u64,
 }
 
 /// A first fragment as the receiver found it. Nothing in it has been checked against anything.
+#[derive(Debug)]
 pub struct First {
-    /// `TAG_DATA` or `TAG_PULL`.
-    pub tag: u32,
     /// What the sender announces; `None` when it is not a fingerprint.
     pub fp: Option<Fingerprint>,
     /// Bytes of the whole message.
@@ -95,7 +123,8 @@ pub struct First {
 impl Sender {
     /// The sending side of the ring from one member to another.
     pub fn new(segment: Arc<Segment>, from: u32, to: u32) -> Sender {
-        Sender { ring: Cells { segment, from, to }, tail: 0, released: 0 }
+        let ring = Ring::new(segment, from, to);
+        Sender { ring, tail: 0, released: 0, data_tail: 0, data_head: 0, ends: Box::new([0; SLOTS]) }
     }
 
     /// The marks of the ring.
@@ -103,60 +132,88 @@ impl Sender {
         self.ring.control()
     }
 
-    /// Room for a fragment of up to `want` payload bytes behind `overhead` bytes; shorter when the ring is nearly
-    /// full or ends. `None` when there is no room at all.
-    #[inline]
-    pub fn reserve(&mut self, want: usize, overhead: usize) -> Option<Fragment> {
-        let needed = (overhead.saturating_add(want).div_ceil(CELL) as u64).clamp(1, LONGEST);
-        let capacity = u64::from(CELLS);
-        let mut free = capacity - 1 - (self.tail - self.released);
-        if free < needed {
-            let head = self.control().head.load(Ordering::Acquire);
-            // A correct receiver stays between what it released before and what was published.
-            if head >= self.released && head <= self.tail {
-                self.released = head;
-            }
-            free = capacity - 1 - (self.tail - self.released);
+    /// Looks at what the receiver has given back.
+    fn refresh(&mut self) {
+        let head = self.control().head.load(Ordering::Acquire);
+        // A correct receiver stays between what it released before and what was published.
+        if head > self.released && head <= self.tail {
+            self.data_head = self.ends[((head - 1) % SLOTS as u64) as usize];
+            self.released = head;
         }
-        let to_end = capacity - self.tail % capacity;
-        let cells = needed.min(free).min(to_end);
-        if cells == 0 {
+        if self.released == self.tail {
+            // Invariant 4.
+            self.data_tail = self.data_tail.next_multiple_of(DATA as u64);
+            self.data_head = self.data_tail;
+        }
+    }
+
+    /// Room for a fragment of up to `want` payload bytes; shorter when the ring is nearly full or ends. `None` when
+    /// there is no room at all.
+    #[inline]
+    pub fn reserve(&mut self, want: usize) -> Option<Fragment> {
+        if self.tail - self.released == SLOTS as u64 {
+            self.refresh();
+            if self.tail - self.released == SLOTS as u64 {
+                return None;
+            }
+        }
+        if want <= INLINE {
+            // SAFETY: within the slot.
+            let payload = unsafe { self.ring.slot(self.tail).add(INLINE_AT) };
+            return Some(Fragment { payload, len: want, at: 0 });
+        }
+        self.reserve_data(want)
+    }
+
+    fn reserve_data(&mut self, want: usize) -> Option<Fragment> {
+        let needed = want.min(LONGEST).next_multiple_of(SLOT) as u64;
+        if self.released != self.tail || self.data_tail + needed > self.data_head + DATA as u64 {
+            self.refresh();
+        }
+        let free = self.data_head + DATA as u64 - self.data_tail;
+        let at = self.data_tail % DATA as u64;
+        let room = needed.min(free).min(DATA as u64 - at);
+        if room == 0 {
             return None;
         }
-        let cell = self.ring.at(self.tail);
-        let len = want.min(cells as usize * CELL - overhead);
-        // SAFETY: the payload lies in cells that are free by invariant 4 and within the ring.
-        Some(Fragment { payload: unsafe { cell.add(overhead) }, len, cell, cells })
+        self.data_tail += room;
+        // SAFETY: `at + room` lies within the data area, in bytes that are free by invariant 3.
+        let payload = unsafe { self.ring.data.add(at as usize) };
+        Some(Fragment { payload, len: want.min(room as usize), at: at as u32 })
     }
 
     /// Writes the header of a first fragment.
     #[inline]
-    pub fn write_first(&self, f: &Fragment, fp: &Fingerprint, total: u64) {
+    pub fn write_first(&self, fp: &Fingerprint, total: u64) {
         let raw = fp.encode();
-        // SAFETY: 40 bytes at the start of a reserved cell; nobody reads them before the tag is published.
+        let slot = self.ring.slot(self.tail);
+        // SAFETY: bytes 8 to 36 of a slot that has been released; nobody reads them before the tag is published.
         unsafe {
-            f.cell.add(8).cast::<u64>().write(total.to_le());
-            f.cell.add(16).cast::<[u8; Fingerprint::SIZE]>().write(raw);
+            slot.add(8).cast::<u64>().write(total.to_le());
+            slot.add(16).cast::<[u8; Fingerprint::SIZE]>().write(raw);
         }
     }
 
     /// Hands a filled fragment to the receiver.
     #[inline]
     pub fn publish(&mut self, f: &Fragment, tag: u32) {
-        // SAFETY: as above: the length field of a reserved cell.
-        unsafe { f.cell.add(4).cast::<u32>().write((f.len as u32).to_le()) };
-        // Invariant 1. Relaxed: ordered before the tag by its Release.
-        self.ring.tag(self.tail + f.cells).store(0, Ordering::Relaxed);
+        let slot = self.ring.slot(self.tail);
+        // SAFETY: as above: bytes 4 to 8, and 36 to 40.
+        unsafe {
+            slot.add(4).cast::<u32>().write((f.len as u32).to_le());
+            slot.add(36).cast::<u32>().write(f.at.to_le());
+        }
+        self.ends[(self.tail % SLOTS as u64) as usize] = self.data_tail;
         // Release: pairs with the Acquire in `peek`.
-        self.ring.tag(self.tail).store(tag, Ordering::Release);
-        self.tail += f.cells;
+        self.ring.tag(self.tail).store(tag | Ring::lap(self.tail), Ordering::Release);
+        self.tail += 1;
     }
 }
 
 impl Receiver {
     /// The receiving side of the ring from one member to another.
     pub fn new(segment: Arc<Segment>, from: u32, to: u32) -> Receiver {
-        Receiver { ring: Cells { segment, from, to }, next: 0 }
+        Receiver { ring: Ring::new(segment, from, to), next: 0 }
     }
 
     /// The marks of the ring.
@@ -168,50 +225,51 @@ impl Receiver {
     #[inline]
     pub fn peek(&self) -> u32 {
         // Acquire: pairs with `publish`.
-        self.ring.tag(self.next).load(Ordering::Acquire)
+        let tag = self.ring.tag(self.next).load(Ordering::Acquire);
+        if tag & LAP == Ring::lap(self.next) { tag & !LAP } else { 0 }
     }
 
-    /// The fragment at the reading position, with `overhead` bytes in front of its payload. `None` when its length
-    /// cannot be true.
+    /// The fragment at the reading position; [`Receiver::peek`] said that one is there. `None` when what it says of
+    /// itself cannot be true.
     #[inline]
-    fn fragment(&self, overhead: usize) -> Option<Fragment> {
-        let cell = self.ring.at(self.next);
-        // SAFETY: the length field of a cell within the ring.
-        let len = u32::from_le(unsafe { cell.add(4).cast::<u32>().read() }) as usize;
-        let cells = (overhead + len).div_ceil(CELL) as u64;
-        let to_end = u64::from(CELLS) - self.next % u64::from(CELLS);
-        if cells > LONGEST || cells > to_end {
+    pub fn fragment(&self) -> Option<Fragment> {
+        let slot = self.ring.slot(self.next);
+        // SAFETY: bytes of a slot within the ring, published by the tag that `peek` loaded.
+        let (len, at) = unsafe {
+            (u32::from_le(slot.add(4).cast::<u32>().read()), u32::from_le(slot.add(36).cast::<u32>().read()))
+        };
+        let len = len as usize;
+        if len <= INLINE {
+            // SAFETY: within the slot.
+            return Some(Fragment { payload: unsafe { slot.add(INLINE_AT) }, len, at });
+        }
+        if len > LONGEST || at as usize + len > DATA {
             return None;
         }
-        // SAFETY: `overhead` is at most one cell.
-        Some(Fragment { payload: unsafe { cell.add(overhead) }, len, cell, cells })
+        // SAFETY: within the data area, as was just checked.
+        Some(Fragment { payload: unsafe { self.ring.data.add(at as usize) }, len, at })
     }
 
-    /// The first fragment at the reading position; [`Receiver::peek`] said that one is there.
+    /// The same for a first fragment.
     #[inline]
-    pub fn first(&self, tag: u32) -> Option<First> {
-        let fragment = self.fragment(FIRST)?;
-        // SAFETY: header bytes of a cell within the ring, published by the tag that `peek` loaded.
+    pub fn first(&self) -> Option<First> {
+        let fragment = self.fragment()?;
+        let slot = self.ring.slot(self.next);
+        // SAFETY: header bytes of a slot within the ring, published by the tag that `peek` loaded.
         let (total, raw) = unsafe {
             (
-                u64::from_le(fragment.cell.add(8).cast::<u64>().read()),
-                fragment.cell.add(16).cast::<[u8; Fingerprint::SIZE]>().read(),
+                u64::from_le(slot.add(8).cast::<u64>().read()),
+                slot.add(16).cast::<[u8; Fingerprint::SIZE]>().read(),
             )
         };
-        Some(First { tag, fp: Fingerprint::decode(&raw), total, fragment })
+        Some(First { fp: Fingerprint::decode(&raw), total, fragment })
     }
 
-    /// A further fragment at the reading position.
+    /// Gives the fragment at the reading position back to the sender.
     #[inline]
-    pub fn more(&self) -> Option<Fragment> {
-        self.fragment(MORE)
-    }
-
-    /// Gives a fragment's cells back to the sender.
-    #[inline]
-    pub fn release(&mut self, f: &Fragment) {
-        self.next += f.cells;
-        // Release: our reads of the cells come before the sender's next writes.
+    pub fn release(&mut self) {
+        self.next += 1;
+        // Release: our reads come before the sender's next writes.
         self.control().head.store(self.next, Ordering::Release);
     }
 }

@@ -5,7 +5,7 @@
 //! | 0 | header |
 //! | 128 | one line of 128 bytes per member: its bell, its process, a word to test direct reads with |
 //! | then | one control block of 256 bytes per ordered pair |
-//! | page-aligned | one array of cells per ordered pair |
+//! | page-aligned | the slots and the data area of one ring per ordered pair |
 //!
 //! Pages are taken when they are touched, so pairs that never talk cost nothing. Everything is accessed through
 //! atomics or raw copies; nothing that a peer wrote is trusted to be in range.
@@ -19,10 +19,14 @@ use std::os::fd::OwnedFd;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"mwsegm01");
 const HEADER: usize = 128;
-/// Bytes of a ring cell: a cache line.
-pub const CELL: usize = 64;
-/// Cells per ring.
-pub const CELLS: u32 = 1024;
+/// Bytes of a ring's slot: a cache line.
+pub const SLOT: usize = 64;
+/// Slots per ring.
+pub const SLOTS: usize = 128;
+/// Bytes of a ring's data area.
+pub const DATA: usize = 128 << 10;
+/// Bytes of a ring.
+const RING: usize = SLOTS * SLOT + DATA;
 const PAGE: usize = 4096;
 /// Members one segment can serve.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -49,7 +53,7 @@ pub struct MemberLine {
 /// The two sides' marks of one ring, on cache lines of their own.
 #[repr(C, align(128))]
 pub struct RingControl {
-    /// Consumer: cells released so far.
+    /// Consumer: slots released so far.
     pub head: AtomicU64,
     /// Consumer: large messages read completely so far.
     pub pulled: AtomicU64,
@@ -69,7 +73,7 @@ pub struct Segment {
     memory: SharedMemory,
     members: u32,
     rings_at: usize,
-    cells_at: usize,
+    data_at: usize,
 }
 
 impl Segment {
@@ -80,15 +84,15 @@ impl Segment {
         }
         let n = members as usize;
         let rings_at = HEADER + n * size_of::<MemberLine>();
-        let cells_at = (rings_at + n * n * size_of::<RingControl>()).next_multiple_of(PAGE);
-        Ok((rings_at, cells_at, cells_at + n * n * CELLS as usize * CELL))
+        let data_at = (rings_at + n * n * size_of::<RingControl>()).next_multiple_of(PAGE);
+        Ok((rings_at, data_at, data_at + n * n * RING))
     }
 
     /// A new one, and the descriptor to send to the other members.
     pub fn create(members: u32, use_memfd: bool) -> Result<(Arc<Segment>, OwnedFd)> {
-        let (rings_at, cells_at, len) = Segment::layout(members)?;
+        let (rings_at, data_at, len) = Segment::layout(members)?;
         let (memory, fd) = SharedMemory::create(c"multiworld", len, use_memfd)?;
-        let s = Segment { memory, members, rings_at, cells_at };
+        let s = Segment { memory, members, rings_at, data_at };
         s.header().members.store(members, Ordering::Relaxed);
         s.header().magic.store(MAGIC, Ordering::Release);
         Ok((Arc::new(s), fd))
@@ -96,8 +100,8 @@ impl Segment {
 
     /// Maps one that a peer created.
     pub fn open(fd: OwnedFd, members: u32) -> Result<Arc<Segment>> {
-        let (rings_at, cells_at, len) = Segment::layout(members)?;
-        let s = Segment { memory: SharedMemory::open(fd, len)?, members, rings_at, cells_at };
+        let (rings_at, data_at, len) = Segment::layout(members)?;
+        let s = Segment { memory: SharedMemory::open(fd, len)?, members, rings_at, data_at };
         let h = s.header();
         if h.magic.load(Ordering::Acquire) != MAGIC || h.members.load(Ordering::Relaxed) != members {
             return Err(Error::internal("a peer's shared memory is not laid out as expected"));
@@ -157,10 +161,13 @@ impl Segment {
         unsafe { self.memory.base().add(at).cast::<RingControl>().as_ref() }
     }
 
-    /// The first of the `CELLS` cells of the ring from one member to another.
-    pub fn cells(&self, from: u32, to: u32) -> *mut u8 {
-        let at = self.cells_at + self.pair(from, to) * CELLS as usize * CELL;
+    /// The slots and the data area of the ring from one member to another.
+    pub fn ring(&self, from: u32, to: u32) -> (*mut u8, *mut u8) {
+        let at = self.data_at + self.pair(from, to) * RING;
         // SAFETY: within the mapping by `pair`.
-        unsafe { self.memory.base().as_ptr().add(at) }
+        unsafe {
+            let slots = self.memory.base().as_ptr().add(at);
+            (slots, slots.add(SLOTS * SLOT))
+        }
     }
 }
