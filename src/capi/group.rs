@@ -2,29 +2,31 @@
 
 use super::arg::Out;
 use super::boundary::guard;
-use super::handle::{self, mwRequest_t};
+use super::handle::{self, mwRequest_t, mwWorld_t};
 use super::result::mwResult_t;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::world::{Call, Request, World};
+use crate::world::{Call, Calls, Request, World};
 use std::cell::RefCell;
 use std::ptr;
 
 thread_local! {
-    static GROUP: RefCell<Group<Arc<World>>> = const { RefCell::new(Group::new()) };
+    static GROUP: RefCell<Group<World>> = const { RefCell::new(Group::new()) };
 }
 
 /// What a thread has posted since its outermost mwGroupStart. `W` is a world.
 struct Group<W> {
     depth: u32,
-    calls: Vec<(W, Call)>,
+    calls: Calls<W>,
+    /// The handle of the last call's world, and the world's place among the calls.
+    last: Option<(mwWorld_t, usize)>,
     /// The first error of a call in the group. It poisons the group: nothing of it will be started.
     error: Option<Error>,
 }
 
 impl<W> Group<W> {
     const fn new() -> Group<W> {
-        Group { depth: 0, calls: Vec::new(), error: None }
+        Group { depth: 0, calls: Calls::new(), last: None, error: None }
     }
 
     fn start(&mut self) -> Result<()> {
@@ -33,8 +35,8 @@ impl<W> Group<W> {
         Ok(())
     }
 
-    fn add(&mut self, world: W, call: Call) {
-        self.calls.push((world, call));
+    fn add(&mut self, handle: mwWorld_t, world: &Arc<W>, call: Call) {
+        self.last = Some((handle, self.calls.add(world, call)));
     }
 
     fn poison(&mut self, err: &Error) {
@@ -44,7 +46,7 @@ impl<W> Group<W> {
     }
 
     /// What the outermost end starts; `None` at an inner one.
-    fn end(&mut self) -> Result<Option<Vec<(W, Call)>>> {
+    fn end(&mut self) -> Result<Option<Calls<W>>> {
         match self.depth {
             0 => Err(Error::usage("mwGroupEnd: no group is open in this thread")),
             1 => self.close().map(Some),
@@ -56,7 +58,7 @@ impl<W> Group<W> {
     }
 
     /// What mwGroupSubmit starts.
-    fn submit(&mut self) -> Result<Vec<(W, Call)>> {
+    fn submit(&mut self) -> Result<Calls<W>> {
         match self.depth {
             0 => Err(Error::usage("mwGroupSubmit: no group is open in this thread")),
             1 => self.close(),
@@ -66,8 +68,9 @@ impl<W> Group<W> {
         }
     }
 
-    fn close(&mut self) -> Result<Vec<(W, Call)>> {
+    fn close(&mut self) -> Result<Calls<W>> {
         self.depth = 0;
+        self.last = None;
         let calls = std::mem::take(&mut self.calls);
         match self.error.take() {
             Some(err) => Err(err),
@@ -81,9 +84,33 @@ pub(super) fn is_open() -> bool {
     GROUP.with_borrow(|group| group.depth > 0)
 }
 
-/// Posts a checked call in the open group.
-pub(super) fn add(world: Arc<World>, call: Call) {
-    GROUP.with_borrow_mut(|group| group.add(world, call));
+/// Posts a call in the open group; `check` makes it, for the world of the handle.
+pub(super) fn post(handle: mwWorld_t, check: impl Fn(&Arc<World>) -> Result<Call>) -> Result<()> {
+    GROUP.with_borrow_mut(|group| {
+        // Most groups are for one world: looking whether its handle is still good is cheaper than referring to it anew.
+        if let Some((last, at)) = group.last
+            && last == handle
+            && handle::is_live(handle)
+            && let Some(world) = group.calls.world(at)
+        {
+            let call = check(world)?;
+            group.calls.add_at(at, call);
+            return Ok(());
+        }
+        let world = handle::world(handle)?;
+        let call = check(&world)?;
+        group.add(handle, &world, call);
+        Ok(())
+    })
+}
+
+/// Keeps the memory of a group that has been started for this thread's next one.
+fn give_back(calls: Calls) {
+    GROUP.with_borrow_mut(|group| {
+        if group.calls.is_empty() {
+            group.calls = calls;
+        }
+    });
 }
 
 /// Makes the open group, if there is one, fail with this error.
@@ -116,11 +143,13 @@ pub extern "C" fn mwGroupStart() -> mwResult_t {
 #[unsafe(no_mangle)]
 pub extern "C" fn mwGroupEnd() -> mwResult_t {
     guard(|| {
-        let Some(calls) = GROUP.with_borrow_mut(Group::end)? else { return Ok(()) };
+        let Some(mut calls) = GROUP.with_borrow_mut(Group::end)? else { return Ok(()) };
         if calls.is_empty() {
             return Ok(());
         }
-        let done = Request::submit(calls, false).wait(None);
+        let request = Request::submit(&mut calls, false);
+        give_back(calls);
+        let done = request.wait(None);
         done.unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended early")))
     })
 }
@@ -135,8 +164,10 @@ pub unsafe extern "C" fn mwGroupSubmit(request: *mut mwRequest_t) -> mwResult_t 
         // SAFETY: writable by the contract of every output argument.
         let out = unsafe { Out::new(request, "request") }?;
         out.set(ptr::null_mut());
-        let calls = GROUP.with_borrow_mut(Group::submit)?;
-        out.set(handle::issue_request(Request::submit(calls, true))?);
+        let mut calls = GROUP.with_borrow_mut(Group::submit)?;
+        let request = Request::submit(&mut calls, true);
+        give_back(calls);
+        out.set(handle::issue_request(request)?);
         Ok(())
     })
 }
@@ -161,21 +192,25 @@ mod tests {
         }
     }
 
-    fn worlds(calls: Vec<(u8, Call)>) -> Vec<u8> {
-        calls.into_iter().map(|(world, _)| world).collect()
+    fn worlds(calls: &Calls<u8>) -> Vec<u8> {
+        (0..).map_while(|at| calls.world(at)).map(|world| **world).collect()
+    }
+
+    fn add(group: &mut Group<u8>, world: u8) {
+        group.add(ptr::null_mut(), &Arc::new(world), call());
     }
 
     #[test]
     fn only_the_outermost_end_starts_anything() {
         let mut group = Group::new();
         group.start().unwrap();
-        group.add(1, call());
+        add(&mut group, 1);
         group.start().unwrap();
-        group.add(2, call());
+        add(&mut group, 2);
         assert!(group.end().unwrap().is_none());
-        group.add(3, call());
-        assert_eq!(worlds(group.end().unwrap().unwrap()), [1, 2, 3]);
-        assert!(group.end().unwrap_err().to_string().contains("no group is open"));
+        add(&mut group, 3);
+        assert_eq!(worlds(&group.end().unwrap().unwrap()), [1, 2, 3]);
+        assert!(group.end().err().unwrap().to_string().contains("no group is open"));
     }
 
     #[test]
@@ -183,28 +218,28 @@ mod tests {
         let mut group = Group::new();
         group.poison(&Error::argument("outside of a group"));
         group.start().unwrap();
-        group.add(1, call());
+        add(&mut group, 1);
         group.start().unwrap();
         group.poison(&Error::argument("peer: first"));
         group.poison(&Error::argument("peer: second"));
         assert!(group.end().unwrap().is_none());
-        group.add(1, call());
-        assert_eq!(group.end().unwrap_err().to_string(), "peer: first");
+        add(&mut group, 1);
+        assert_eq!(group.end().err().unwrap().to_string(), "peer: first");
         group.start().unwrap();
-        group.add(2, call());
-        assert_eq!(worlds(group.submit().unwrap()), [2]);
+        add(&mut group, 2);
+        assert_eq!(worlds(&group.submit().unwrap()), [2]);
     }
 
     #[test]
     fn submit_is_for_the_outermost_group() {
-        let mut group = Group::new();
-        assert!(group.submit().unwrap_err().to_string().contains("no group is open"));
+        let mut group = Group::<u8>::new();
+        assert!(group.submit().err().unwrap().to_string().contains("no group is open"));
         group.start().unwrap();
         group.start().unwrap();
-        group.add(1, call());
-        assert!(group.submit().unwrap_err().to_string().contains("inside 2 groups"));
+        add(&mut group, 1);
+        assert!(group.submit().err().unwrap().to_string().contains("inside 2 groups"));
         assert!(group.end().unwrap().is_none());
-        assert_eq!(worlds(group.submit().unwrap()), [1]);
+        assert_eq!(worlds(&group.submit().unwrap()), [1]);
         assert_eq!(group.depth, 0);
     }
 }

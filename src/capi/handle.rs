@@ -31,6 +31,11 @@ pub(super) fn world(handle: mwWorld_t) -> Result<Guard<'static, World>> {
     WORLDS.get(handle.addr()).ok_or_else(|| bad("world", "world", handle.addr()))
 }
 
+/// Whether the handle of a world is still good.
+pub(super) fn is_live(handle: mwWorld_t) -> bool {
+    WORLDS.is_live(handle.addr())
+}
+
 pub(super) fn request(handle: mwRequest_t) -> Result<Guard<'static, Request>> {
     REQUESTS.get(handle.addr()).ok_or_else(|| bad("request", "request", handle.addr()))
 }

@@ -8,7 +8,7 @@ use super::handle::{self, mwWorld_t};
 use super::redop::{self, RawRedOp};
 use super::result::mwResult_t;
 use crate::error::{Error, Result};
-use crate::sync::slab::Guard;
+use crate::sync::Arc;
 use crate::types::{OpKind, RedOp, Reduction};
 use crate::world::{Call, World};
 use std::ffi::{c_int, c_void};
@@ -95,22 +95,24 @@ impl Posted {
 }
 
 /// Runs an operation, or puts it into this thread's open group.
-fn post(world: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
+#[inline]
+fn post(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
+    let call = |world: &Arc<World>| {
+        let call = posted.call(handle, world.rank(), world.is_on_device())?;
+        Ok(Call { stream: stream.cast(), ..call })
+    };
     guard(|| {
-        let (guard, call) = check(world, stream, &posted).map_err(group::poison)?;
-        if !group::is_open() {
-            return within(&guard, |world| world.run(&call));
+        if group::is_open() {
+            let check = |world: &Arc<World>| {
+                let call = call(world)?;
+                within(world, |world| world.check(&call)).map(|()| call)
+            };
+            return group::post(handle, check).map_err(group::poison);
         }
-        within(&guard, |world| world.check(&call)).map_err(group::poison)?;
-        group::add((*guard).clone(), call);
-        Ok(())
+        let world = handle::world(handle)?;
+        let call = call(&world)?;
+        within(&world, |world| world.run(&call))
     })
-}
-
-fn check(world: mwWorld_t, stream: mwStream_t, posted: &Posted) -> Result<(Guard<'static, World>, Call)> {
-    let guard = handle::world(world)?;
-    let call = Call { stream: stream.cast(), ..posted.call(world, guard.rank(), guard.is_on_device())? };
-    Ok((guard, call))
 }
 
 /// Sends `count` elements to the rank `peer`, which has to call mwRecv with the same count and type. Messages

@@ -463,10 +463,10 @@ impl Engine {
         }
     }
 
-    /// A message is over: done, or never to be done for the reason given.
-    fn message_over(&mut self, id: TaskId, error: Option<Error>) {
+    /// Messages of a task are over: done, or never to be done for the reason given.
+    fn messages_over(&mut self, id: TaskId, number: usize, error: Option<Error>) {
         let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) else { return };
-        task.left = task.left.saturating_sub(1);
+        task.left = task.left.saturating_sub(number);
         if task.error.is_none() {
             task.error = error;
         }
@@ -510,9 +510,10 @@ impl Engine {
         }
         // Also of a call that ended with an error: what finished before it has others waiting.
         moved |= !finished.is_empty();
-        for id in finished.drain(..) {
-            self.message_over(id, None);
+        for run in finished.chunk_by(TaskId::eq) {
+            self.messages_over(run[0], run.len(), None);
         }
+        finished.clear();
         self.finished = finished;
         (moved, trouble)
     }
@@ -530,7 +531,7 @@ impl Engine {
                 let text = format!("rank {0} sends {1} to itself and receives {2}", self.rank, s.fp, r.fp);
                 for id in [st, rt] {
                     let error = Error::usage(text.clone()).extent(crate::error::Extent::Operation);
-                    self.message_over(id, Some(error));
+                    self.messages_over(id, 1, Some(error));
                 }
                 continue;
             }
@@ -538,8 +539,8 @@ impl Engine {
                 // SAFETY: both buffers have `len` bytes and belong to unfinished operations; `copy` allows overlap.
                 unsafe { std::ptr::copy(s.ptr, dst, s.len) };
             }
-            self.message_over(st, None);
-            self.message_over(rt, None);
+            self.messages_over(st, 1, None);
+            self.messages_over(rt, 1, None);
         }
         moved
     }
@@ -616,14 +617,14 @@ impl Engine {
         };
         let ids = if mismatch.is_some() { Vec::new() } else { c.give_up() };
         for id in finished {
-            self.message_over(id, None);
+            self.messages_over(id, 1, None);
         }
         let mut confined = true;
         for id in ids {
             if self.tasks.get(id).and_then(Option::as_ref).is_none_or(|t| t.collective.is_some()) {
                 confined = false;
             } else {
-                self.message_over(id, Some(error.clone()));
+                self.messages_over(id, 1, Some(error.clone()));
             }
         }
         mismatch.map_or(Ok(confined), Err)

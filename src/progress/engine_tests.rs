@@ -464,7 +464,7 @@ fn an_end_completes_everything_and_lets_go_of_all_buffers() {
 
     // The sender ends: what it lent may change at once, and none of that arrives.
     let mut net = self::net(2);
-    net.control(0, 1).limit_per_call(100);
+    net.control(0, 1).limit_per_call(10);
     got.fill(0);
     net.send(0, 1, &data);
     let received = net.recv(1, 0, &mut got);

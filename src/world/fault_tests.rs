@@ -26,7 +26,7 @@ fn a_wait_for_several_worlds_is_woken_by_a_thread_of_this_process() {
         for _ in 0..3 {
             let (mut x, mut y) = ([0.0], [0.0]);
             let calls = vec![(a[1].clone(), recv(&mut x, 0)), (b[1].clone(), recv(&mut y, 0))];
-            Request::submit(calls, false).wait(None).unwrap().unwrap();
+            Request::submit(&mut calls.into(), false).wait(None).unwrap().unwrap();
             assert_eq!((x, y), ([1.0], [2.0]));
         }
         assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
@@ -89,7 +89,7 @@ fn a_forked_process_leaves_its_parents_worlds_alone() {
     for transport in [TransportChoice::Shm, TransportChoice::Tcp] {
         let worlds = World::init_all(2, &config(transport)).unwrap();
         let mut x = [0.0];
-        let pending = Request::submit(vec![(worlds[1].clone(), recv(&mut x, 0))], false);
+        let pending = Request::submit(&mut vec![(worlds[1].clone(), recv(&mut x, 0))].into(), false);
         // SAFETY: the child calls nothing that needs another thread of its parent.
         let child = unsafe { libc::fork() };
         if child == 0 {

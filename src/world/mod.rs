@@ -29,7 +29,7 @@ mod tests;
 
 pub use call::Call;
 pub use join::UniqueId;
-pub use request::Request;
+pub use request::{Calls, Request};
 
 pub use crate::fault::health::State;
 

@@ -106,19 +106,31 @@ impl World {
         self.with_engine(|e| e.post(self.operation(call), ticket.clone(), deadline));
     }
 
-    /// The same for checked point-to-point operations that belong together, which count as one.
-    pub(super) fn post_messages<'a>(
+    /// Starts the checked calls of a group: collectives first, then all messages together, which count as one operation
+    /// of the ticket.
+    pub(super) fn start<'a>(
         &self,
         calls: impl Iterator<Item = &'a Call>,
         ticket: &Arc<Ticket>,
         deadline: Instant,
     ) {
-        if let Err(e) = self.is_open() {
-            ticket.complete(Err(e));
+        let mut messages = Vec::with_capacity(calls.size_hint().1.unwrap_or_default());
+        for call in calls {
+            if call.kind == OpKind::PointToPoint {
+                messages.push(self.operation(call));
+            } else {
+                ticket.add(1);
+                self.post(call, ticket, deadline);
+            }
+        }
+        if messages.is_empty() {
             return;
         }
-        let messages = calls.map(|call| self.operation(call)).collect();
-        self.with_engine(|e| e.post_batch(messages, ticket.clone(), deadline));
+        ticket.add(1);
+        match self.is_open() {
+            Ok(()) => self.with_engine(|e| e.post_batch(messages, ticket.clone(), deadline)),
+            Err(e) => ticket.complete(Err(e)),
+        }
     }
 
     /// Whether operations can be started.

@@ -9,7 +9,6 @@ use crate::progress::wait::{self, Driver};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Arc, Mutex};
 use crate::sys::sleeper::Interest;
-use crate::types::OpKind;
 use std::time::{Duration, Instant};
 
 /// Between looks at what a device has done.
@@ -39,17 +38,78 @@ impl Driver for Marks<'_> {
     }
 }
 
+/// What a group has posted: checked calls, and the worlds that they are for, each once.
+pub struct Calls<W = World> {
+    worlds: Vec<Arc<W>>,
+    calls: Vec<(usize, Call)>,
+}
+
+impl<W> Calls<W> {
+    /// None.
+    pub const fn new() -> Calls<W> {
+        Calls { worlds: Vec::new(), calls: Vec::new() }
+    }
+
+    /// Adds a call, and answers the place of its world, for [`Calls::add_at`].
+    pub fn add(&mut self, world: &Arc<W>, call: Call) -> usize {
+        let at = self.worlds.iter().rposition(|w| Arc::ptr_eq(w, world)).unwrap_or_else(|| {
+            self.worlds.push(world.clone());
+            self.worlds.len() - 1
+        });
+        self.calls.push((at, call));
+        at
+    }
+
+    /// Adds a call for a world that has been added before.
+    pub fn add_at(&mut self, at: usize, call: Call) {
+        debug_assert!(at < self.worlds.len());
+        self.calls.push((at, call));
+    }
+
+    /// The world at a place.
+    pub fn world(&self, at: usize) -> Option<&Arc<W>> {
+        self.worlds.get(at)
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.worlds.clear();
+        self.calls.clear();
+    }
+
+    /// The calls for the world at a place, in order.
+    fn of(&self, at: usize) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(move |(world, _)| *world == at).map(|(_, call)| call)
+    }
+}
+
+impl<W> Default for Calls<W> {
+    fn default() -> Calls<W> {
+        Calls::new()
+    }
+}
+
+impl From<Vec<(Arc<World>, Call)>> for Calls {
+    fn from(calls: Vec<(Arc<World>, Call)>) -> Calls {
+        let mut all = Calls::new();
+        for (world, call) in &calls {
+            all.add(world, *call);
+        }
+        all
+    }
+}
+
 /// Enqueues the calls of worlds on devices, each world's as one group, and answers marks behind them if wanted.
-fn start_on_devices(
-    calls: Vec<(Arc<World>, Call)>,
-    ticket: &Ticket,
-    want_marks: bool,
-) -> Vec<(Arc<World>, Mark)> {
-    let mut groups: Vec<(Arc<World>, Vec<Call>)> = Vec::new();
-    for (world, call) in calls {
-        match groups.iter_mut().find(|(w, _)| Arc::ptr_eq(w, &world)) {
-            Some((_, calls)) => calls.push(call),
-            None => groups.push((world, vec![call])),
+fn start_on_devices(calls: &Calls, ticket: &Ticket, want_marks: bool) -> Vec<(Arc<World>, Mark)> {
+    let mut groups: Vec<(&Arc<World>, Vec<Call>)> = Vec::new();
+    for (at, world) in calls.worlds.iter().enumerate() {
+        if world.device.get().is_some() {
+            groups.push((world, calls.of(at).copied().collect()));
         }
     }
     // Launches wait for each other on a stream: the same order on all ranks, whichever calls each of them has.
@@ -83,36 +143,21 @@ pub struct Request {
 }
 
 impl Request {
-    /// Starts the calls of a group, which have been checked: per world, collectives in call order first, then all
-    /// point-to-point operations together, as in NCCL. Never blocks. With `background`, a thread of the library
-    /// drives them while nobody waits.
-    pub fn submit(calls: Vec<(Arc<World>, Call)>, background: bool) -> Arc<Request> {
-        let (device, calls): (Vec<_>, Vec<_>) =
-            calls.into_iter().partition(|(w, _)| w.device.get().is_some());
+    /// Starts the calls of a group: per world, collectives in call order first, then all point-to-point operations
+    /// together, as in NCCL. Never blocks. With `background`, a thread of the library drives them while nobody waits.
+    /// Leaves `calls` empty.
+    pub fn submit(calls: &mut Calls, background: bool) -> Arc<Request> {
         // One more, so that it is not done before all of it has been started.
         let ticket = Arc::new(Ticket::new(1));
-        let marks = start_on_devices(device, &ticket, background);
-        let mut worlds: Vec<Arc<World>> = Vec::new();
-        for (world, _) in &calls {
-            if !worlds.iter().any(|w| Arc::ptr_eq(w, world)) {
-                worlds.push(world.clone());
-            }
-        }
+        let marks = start_on_devices(calls, &ticket, background);
         let now = Instant::now();
-        let (p2p, collective): (Vec<_>, Vec<_>) =
-            calls.into_iter().partition(|(_, c)| c.kind == OpKind::PointToPoint);
-        for (world, call) in &collective {
-            ticket.add(1);
-            world.post(call, &ticket, now + world.timeout());
-        }
-        for world in &worlds {
-            let mut messages =
-                p2p.iter().filter(|(w, _)| Arc::ptr_eq(w, world)).map(|(_, call)| call).peekable();
-            if messages.peek().is_some() {
-                ticket.add(1);
-                world.post_messages(messages, &ticket, now + world.timeout());
+        for (at, world) in calls.worlds.iter().enumerate() {
+            if world.device.get().is_none() {
+                world.start(calls.of(at), &ticket, now + world.timeout());
             }
         }
+        let worlds: Vec<Arc<World>> = calls.worlds.drain(..).filter(|w| w.device.get().is_none()).collect();
+        calls.clear();
         // What can go out at once goes out at once.
         for w in &worlds {
             w.drive();

@@ -213,7 +213,7 @@ fn groups_run_across_worlds_and_in_the_background() {
                     (wb.clone(), send(&out, peer)),
                     (wa.clone(), recv(&mut ia, peer)),
                 ];
-                let r = Request::submit(calls, me == 0);
+                let r = Request::submit(&mut calls.into(), me == 0);
                 if me == 0 {
                     // Nobody waits: the progress thread does it.
                     let until = Instant::now() + Duration::from_secs(30);
@@ -254,7 +254,7 @@ fn a_message_to_oneself_needs_a_group() {
     let mut x = [0.0];
     assert_eq!(w.run(&send(&[1.0], 0)).unwrap_err().code, Code::InvalidUsage);
     let calls = vec![(w.clone(), send(&[5.0], 0)), (w.clone(), recv(&mut x, 0))];
-    Request::submit(calls, false).wait(None).unwrap().unwrap();
+    Request::submit(&mut calls.into(), false).wait(None).unwrap().unwrap();
     assert_eq!(x, [5.0]);
     w.destroy().unwrap();
 }

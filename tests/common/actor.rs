@@ -179,7 +179,7 @@ impl Actor {
         for _ in 0..4 {
             // The library writes into it until the request is over, and nobody will tell when that is.
             let buffer = Box::leak(vec![0u8; 1000].into_boxed_slice());
-            drop(Request::submit(vec![(w.clone(), recv(buffer, from))], true));
+            drop(Request::submit(&mut vec![(w.clone(), recv(buffer, from))].into(), true));
         }
         self.idle(name);
     }
@@ -320,7 +320,7 @@ fn ring(w: &Arc<World>, name: &str, len: usize) {
     let outgoing = pattern(me as usize, len, len);
     let mut incoming = vec![0; len];
     let calls = vec![(w.clone(), send(&outgoing, next)), (w.clone(), recv(&mut incoming, previous))];
-    let result = Request::submit(calls, false).wait(None).expect("operations have deadlines");
+    let result = Request::submit(&mut calls.into(), false).wait(None).expect("operations have deadlines");
     assert!(result.is_err() || incoming == pattern(previous as usize, len, len), "wrong bytes");
     answer(name, "rung", result);
 }
@@ -371,7 +371,8 @@ fn group(worlds: &[Arc<World>; 2], name: &str) {
         let mut calls: Vec<(Arc<World>, Call)> = Vec::new();
         calls.extend(incoming.iter_mut().map(|(w, p, data)| (w.clone(), recv(data, *p))));
         calls.extend(outgoing.iter().map(|(w, p, data)| (w.clone(), send(data, *p))));
-        error = Request::submit(calls, false).wait(None).expect("operations have deadlines").err();
+        error =
+            Request::submit(&mut calls.into(), false).wait(None).expect("operations have deadlines").err();
         for (w, peer, data) in incoming.iter().filter(|(w, ..)| error.is_none() || Arc::ptr_eq(w, whole)) {
             assert!(*data == pattern(*peer as usize, round, 30_000), "{}: wrong bytes in {round}", w.name());
         }
@@ -400,7 +401,7 @@ fn fork(w: &Arc<World>, name: &str) {
             refused(w.destroy()),
         ];
         w.abort();
-        let request = Request::submit(vec![(w.clone(), barrier())], true);
+        let request = Request::submit(&mut vec![(w.clone(), barrier())].into(), true);
         let asynchronous = request.test().is_some_and(refused);
         let failed = checks.iter().position(|ok| !ok).map_or(0, |at| at as i32 + 1);
         let code = if asynchronous { failed } else { 100 };

@@ -24,7 +24,7 @@ fn both(me: usize) -> [(Arc<World>, Seat); 2] {
 }
 
 fn parked(w: &Arc<World>, seat: &Seat) -> Arc<Request> {
-    Request::submit(vec![(w.clone(), seat.recv(BYTES, 1 - w.rank() as i32))], true)
+    Request::submit(&mut vec![(w.clone(), seat.recv(BYTES, 1 - w.rank() as i32))].into(), true)
 }
 
 /// Rank 0, which aborts one of its worlds.

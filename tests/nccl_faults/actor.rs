@@ -113,7 +113,7 @@ impl Actor {
             "submit" => {
                 let p = self.place(name);
                 let calls = p.calls(words[2]).0.into_iter().map(|c| (p.world.clone(), c)).collect();
-                let request = Request::submit(calls, true);
+                let request = Request::submit(&mut calls.into(), true);
                 say(&format!("{name} submitted"));
                 let done = request.wait(Some(begin + LONG)).expect("a request ends");
                 answer(name, begin, done.map(|()| String::new()));
@@ -265,7 +265,7 @@ impl Place {
             return self.world.run(call);
         }
         let calls = calls.iter().map(|c| (self.world.clone(), *c)).collect();
-        Request::submit(calls, false).wait(None).expect("a request without a limit")
+        Request::submit(&mut calls.into(), false).wait(None).expect("a request without a limit")
     }
 
     fn issue(&self, what: &str) -> Result<Option<&'static [u8]>> {

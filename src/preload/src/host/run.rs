@@ -9,7 +9,7 @@ use crate::{arg, group};
 use multiworld::error::{Error, Result};
 use multiworld::sync::Arc;
 use multiworld::types::{OpKind, RedOp, Reduction};
-use multiworld::world::{Call, Request, World};
+use multiworld::world::{Call, Calls, Request, World};
 
 /// A checked operation.
 #[derive(Clone, Copy)]
@@ -118,11 +118,11 @@ pub fn run_now(calls: &[Queued]) -> Result<()> {
             within(world, |world| world.run(&one.item.now())).map_err(|e| one.host.translate(e))
         }
         _ => {
-            let mut all = Vec::with_capacity(calls.len());
+            let mut all = Calls::new();
             for c in calls {
-                all.push((c.host.world()?.clone(), c.item.now()));
+                all.add(c.host.world()?, c.item.now());
             }
-            let done = Request::submit(all, false).wait(None);
+            let done = Request::submit(&mut all, false).wait(None);
             let done = done.unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended early")));
             done.map_err(|e| match calls.iter().find(|c| c.host.world().is_ok_and(|w| w.error().is_some())) {
                 Some(broken) => broken.host.translate(e),
