@@ -94,13 +94,19 @@ impl<W> Default for Calls<W> {
     }
 }
 
-impl From<Vec<(Arc<World>, Call)>> for Calls {
-    fn from(calls: Vec<(Arc<World>, Call)>) -> Calls {
+impl FromIterator<(Arc<World>, Call)> for Calls {
+    fn from_iter<I: IntoIterator<Item = (Arc<World>, Call)>>(calls: I) -> Calls {
         let mut all = Calls::new();
-        for (world, call) in &calls {
-            all.add(world, *call);
+        for (world, call) in calls {
+            all.add(&world, call);
         }
         all
+    }
+}
+
+impl From<Vec<(Arc<World>, Call)>> for Calls {
+    fn from(calls: Vec<(Arc<World>, Call)>) -> Calls {
+        calls.into_iter().collect()
     }
 }
 

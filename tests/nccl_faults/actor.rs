@@ -112,8 +112,8 @@ impl Actor {
             }
             "submit" => {
                 let p = self.place(name);
-                let calls = p.calls(words[2]).0.into_iter().map(|c| (p.world.clone(), c)).collect();
-                let request = Request::submit(&mut calls.into(), true);
+                let mut calls = p.calls(words[2]).0.into_iter().map(|c| (p.world.clone(), c)).collect();
+                let request = Request::submit(&mut calls, true);
                 say(&format!("{name} submitted"));
                 let done = request.wait(Some(begin + LONG)).expect("a request ends");
                 answer(name, begin, done.map(|()| String::new()));
@@ -264,8 +264,8 @@ impl Place {
         if let [call] = calls {
             return self.world.run(call);
         }
-        let calls = calls.iter().map(|c| (self.world.clone(), *c)).collect();
-        Request::submit(&mut calls.into(), false).wait(None).expect("a request without a limit")
+        let mut calls = calls.iter().map(|c| (self.world.clone(), *c)).collect();
+        Request::submit(&mut calls, false).wait(None).expect("a request without a limit")
     }
 
     fn issue(&self, what: &str) -> Result<Option<&'static [u8]>> {
