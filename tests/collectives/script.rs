@@ -385,5 +385,5 @@ pub fn play_in(
 /// What is enqueued on a device is waited for, too, if it is submitted.
 fn submit(calls: &[(Arc<World>, Prepared)], background: bool) -> Arc<Request> {
     let background = background || calls.iter().any(|(w, _)| w.is_on_device());
-    Request::submit(calls.iter().map(|(w, p)| (w.clone(), p.call)).collect(), background)
+    Request::submit(&mut calls.iter().map(|(w, p)| (w.clone(), p.call)).collect(), background)
 }

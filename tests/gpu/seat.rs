@@ -42,8 +42,8 @@ fn call(kind: OpKind, seat: &Seat, bytes: usize) -> Call {
 
 /// Waits for calls on the device.
 pub fn finish(w: &Arc<World>, calls: &[Call]) -> Result<()> {
-    let calls = calls.iter().map(|c| (w.clone(), *c)).collect();
-    Request::submit(&mut calls.into(), true).wait(None).expect("no limit")
+    let mut calls = calls.iter().map(|c| (w.clone(), *c)).collect();
+    Request::submit(&mut calls, true).wait(None).expect("no limit")
 }
 
 /// Memory to give and to get, and a stream.
