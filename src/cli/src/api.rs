@@ -170,9 +170,9 @@ macro_rules! operations {
             #[inline]
             pub unsafe fn $name(self, e: &Elements, $($extra: c_int,)* stream: mwStream_t) -> Result<()> {
                 let call: $type = black_box($function);
+                let Elements { count, datatype, .. } = *e;
                 // SAFETY: by this function's contract.
-                let result =
-                    unsafe { call($(e.$element.cast(),)* e.count, e.datatype, $($extra,)* self.0, stream) };
+                let result = unsafe { call($(e.$element.cast(),)* count, datatype, $($extra,)* self.0, stream) };
                 check(stringify!($function), result, self.0)
             }
         )*}

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// the manner of nccl-tests. With -n it starts the ranks itself, on this machine; without, it is one rank of a
 /// world: start it once per rank with MW_RANK, MW_NRANKS and MW_STORE set (or under torchrun, mpirun or srun).
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = MANUAL, override_usage = "mw perf [OPTIONS] <OP>...")]
+#[command(after_long_help = MANUAL, override_usage = "mw perf [OPTIONS] <OP>...")]
 pub struct Args {
     /// What to measure, in this order; `all` is everything
     #[arg(required = true, value_name = "OP", value_parser = OpParser)]
@@ -81,7 +81,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub transport: Option<Transport>,
 
-    /// Memory of the host, or of GPUs through NCCL
+    /// MW_BACKEND
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
 
@@ -93,7 +93,7 @@ pub struct Args {
     #[arg(long, value_name = "A", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub active: u32,
 
-    /// Memory of the caller's, or from mwMemAlloc
+    /// Where buffers come from
     #[arg(long, value_enum, default_value_t)]
     pub buffers: BufferKind,
 
@@ -138,15 +138,19 @@ pub enum Transport {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
+    /// Memory of the host
     #[default]
     Host,
+    /// Memory of GPUs, through NCCL
     Nccl,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum BufferKind {
+    /// The caller's
     #[default]
     Plain,
+    /// From mwMemAlloc
     Registered,
 }
 
@@ -182,7 +186,7 @@ impl clap::builder::TypedValueParser for OpParser {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
         let ops = Op::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        Some(Box::new(ops.chain([clap::builder::PossibleValue::new("all")])))
+        Some(Box::new(ops.chain([clap::builder::PossibleValue::new("all").help("All of them")])))
     }
 }
 

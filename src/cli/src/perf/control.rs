@@ -41,7 +41,7 @@ impl Control {
         self.world.barrier(ptr::null_mut())
     }
 
-    /// Rank 0 names a failure of its own that the others could not see otherwise.
+    /// An error, on every rank, when there are fewer ranks than `what` takes.
     pub fn expect_ranks(&self, least: usize, what: &str) -> Result<()> {
         if self.nranks >= least {
             return Ok(());

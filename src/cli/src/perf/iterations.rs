@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_time_is_filled_within_bounds() {
-        let each = |us| Duration::from_micros(us * 20);
+        let each = |us: u64| Duration::from_micros(us * 20);
         let limit = agreed_in(0.5);
         assert_eq!(limit.trial(Op::SendRecv, 8), 20);
         assert_eq!(limit.iterations(Op::SendRecv, 8, 20, each(100)), 5000);

@@ -10,6 +10,7 @@ use multiworld::sys::socket;
 use multiworld::types::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{ExitStatusExt, parent_id};
@@ -36,6 +37,25 @@ struct Rank {
     child: Child,
     fd: OwnedFd,
     ended: Option<ExitStatus>,
+}
+
+/// How a rank has ended, if it has.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    number: u32,
+    pid: u32,
+    status: Option<ExitStatus>,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} (process {}) ", self.number, self.pid)?;
+        match self.status.map(|status| (status.signal(), status.code())) {
+            Some((Some(signal), _)) => write!(f, "was killed by signal {signal}"),
+            Some((None, code)) => write!(f, "failed with status {}", code.unwrap_or_default()),
+            None => write!(f, "did not end when others failed, and was killed"),
+        }
+    }
 }
 
 /// Whether this process is a rank that [`start`] has started. If so, it ends with its parent from now on.
@@ -82,7 +102,7 @@ fn host_store(secret: &str) -> Result<Server> {
 }
 
 fn spawn(number: u32, ranks: u32, store: &str, secret: &str) -> Result<Rank> {
-    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("starting rank {number}: {e}"));
+    let failed = |e: &dyn fmt::Display| Failure::new(format!("starting rank {number}: {e}"));
     let mut command = Command::new(std::env::current_exe().map_err(|e| failed(&e))?);
     command
         .args(std::env::args_os().skip(1))
@@ -121,16 +141,16 @@ fn wait(ranks: &mut [Rank]) -> Result<Ending> {
             rank.ended =
                 rank.child.try_wait().map_err(|e| Failure::new(format!("waiting for ranks: {e}")))?;
         }
-        let ended: Vec<(u32, u32, ExitStatus)> = ranks
+        let fates: Vec<Fate> = ranks
             .iter()
-            .filter_map(|rank| rank.ended.map(|status| (rank.number, rank.child.id(), status)))
+            .map(|rank| Fate { number: rank.number, pid: rank.child.id(), status: rank.ended })
             .collect();
-        if until.is_none() && ended.iter().any(|(.., status)| !is_through(*status)) {
+        if until.is_none() && fates.iter().any(|fate| fate.status.is_some_and(|status| !is_through(status))) {
             until = Some(Instant::now() + LAST_WORDS);
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if ended.len() == ranks.len() || left.is_some_and(|left| left.is_zero()) {
-            return judge(&ended);
+        if fates.iter().all(|fate| fate.status.is_some()) || left.is_some_and(|left| left.is_zero()) {
+            return judge(&fates);
         }
         let mut fds: Vec<PollFd<'_>> = ranks
             .iter()
@@ -150,24 +170,21 @@ fn is_through(status: ExitStatus) -> bool {
     status.success() || status.code() == Some(i32::from(WRONG))
 }
 
-/// What became of a run, by rank, process and status of those that have ended: the one that is to blame is the one
-/// that was killed, because the others fail for want of it.
-fn judge(ended: &[(u32, u32, ExitStatus)]) -> Result<Ending> {
-    let bad: Vec<_> = ended.iter().filter(|(.., status)| !is_through(*status)).collect();
-    let killed: Vec<_> = bad.iter().copied().filter(|(.., status)| status.signal().is_some()).collect();
-    let blamed = if killed.is_empty() { &bad } else { &killed };
-    if !blamed.is_empty() {
-        let texts = blamed.iter().map(|(number, pid, status)| {
-            let how = match status.signal() {
-                Some(signal) => format!("was killed by signal {signal}"),
-                None => format!("failed with status {}", status.code().unwrap_or_default()),
-            };
-            format!("rank {number} (process {pid}) {how}")
-        });
-        return Err(Failure::new(texts.collect::<Vec<_>>().join(", ")));
-    }
-    let is_wrong = ended.iter().any(|(.., status)| !status.success());
-    Ok(if is_wrong { Ending::WrongData } else { Ending::Well })
+/// What became of a run: to blame are those that were killed, else those that hang, because the others fail for want
+/// of them.
+fn judge(fates: &[Fate]) -> Result<Ending> {
+    let bad = || fates.iter().filter(|fate| fate.status.is_none_or(|status| !is_through(status)));
+    let severity = |fate: &Fate| match fate.status {
+        Some(status) if status.signal().is_some() => 2,
+        None => 1,
+        Some(_) => 0,
+    };
+    let Some(worst) = bad().map(severity).max() else {
+        let is_wrong = fates.iter().any(|fate| fate.status.is_some_and(|status| !status.success()));
+        return Ok(if is_wrong { Ending::WrongData } else { Ending::Well });
+    };
+    let blamed = bad().filter(|fate| severity(fate) == worst).map(Fate::to_string);
+    Err(Failure::new(blamed.collect::<Vec<_>>().join(", ")))
 }
 
 #[cfg(test)]
@@ -178,23 +195,33 @@ mod tests {
         ExitStatus::from_raw(code << 8)
     }
 
+    fn fates(all: &[Option<ExitStatus>]) -> Vec<Fate> {
+        let fate = |(i, status): (usize, &Option<ExitStatus>)| {
+            let number = i as u32;
+            Fate { number, pid: 10 + number, status: *status }
+        };
+        all.iter().enumerate().map(fate).collect()
+    }
+
+    fn blame(all: &[Option<ExitStatus>]) -> String {
+        judge(&fates(all)).unwrap_err().to_string()
+    }
+
     #[test]
     fn who_was_killed_is_blamed() {
-        let killed = ExitStatus::from_raw(9);
-        let text = judge(&[(0, 10, exited(1)), (1, 11, killed), (2, 12, exited(1))]).unwrap_err().to_string();
-        assert_eq!(text, "rank 1 (process 11) was killed by signal 9");
-        let text = judge(&[(0, 10, exited(1)), (1, 11, exited(101))]).unwrap_err().to_string();
-        assert_eq!(
-            text,
-            "rank 0 (process 10) failed with status 1, rank 1 (process 11) failed with status 101"
-        );
+        let (failed, killed) = (Some(exited(1)), Some(ExitStatus::from_raw(9)));
+        assert_eq!(blame(&[failed, killed, failed, None]), "rank 1 (process 11) was killed by signal 9");
+        let text = "rank 1 (process 11) did not end when others failed, and was killed";
+        assert_eq!(blame(&[failed, None, Some(exited(0))]), text);
+        let text = "rank 0 (process 10) failed with status 1, rank 2 (process 12) failed with status 101";
+        assert_eq!(blame(&[failed, Some(exited(0)), Some(exited(101))]), text);
     }
 
     #[test]
     fn wrong_data_is_no_failure_of_a_rank() {
-        let wrong = exited(i32::from(WRONG));
-        assert_eq!(judge(&[(0, 10, wrong), (1, 11, wrong)]).unwrap(), Ending::WrongData);
-        assert_eq!(judge(&[(0, 10, exited(0)), (1, 11, exited(0))]).unwrap(), Ending::Well);
+        let (wrong, well) = (Some(exited(i32::from(WRONG))), Some(exited(0)));
+        assert_eq!(judge(&fates(&[wrong, wrong])).unwrap(), Ending::WrongData);
+        assert_eq!(judge(&fates(&[well, well])).unwrap(), Ending::Well);
     }
 
     #[test]

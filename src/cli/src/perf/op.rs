@@ -14,19 +14,28 @@ pub enum Op {
     /// The same with a buffer of its own for each of the 64 (8 above 4 MB)
     #[value(name = "bwd")]
     Bwd,
+    /// Every rank gets the reduction of all vectors
     #[value(name = "all_reduce", aliases = ["allreduce", "all-reduce"])]
     AllReduce,
+    /// Every rank gets all parts
     #[value(name = "all_gather", aliases = ["allgather", "all-gather"])]
     AllGather,
+    /// Every rank gets its part of the reduction
     #[value(name = "reduce_scatter", aliases = ["reducescatter", "reduce-scatter"])]
     ReduceScatter,
+    /// Every rank gets the root's vector
     #[value(name = "broadcast", aliases = ["bcast"])]
     Broadcast,
+    /// The root gets the reduction of all vectors
     Reduce,
+    /// Every rank sends a part to every other
     #[value(name = "all_to_all", aliases = ["alltoall", "all-to-all"])]
     AllToAll,
+    /// The root gets all parts
     Gather,
+    /// Every rank gets its part from the root
     Scatter,
+    /// No data; every rank waits for all
     Barrier,
 }
 

@@ -28,16 +28,15 @@ struct Session {
 /// Measures as one rank of world `name`. Answers how many elements were wrong, on all ranks together.
 pub fn run(args: &Args, plan: &Plan, name: &str) -> Result<u64> {
     let mut worlds = Vec::new();
-    let outcome = joined(args, plan, name, &mut worlds);
-    if let Err(failure) = &outcome {
-        // The others learn at once that this rank has given up. A world that will not let go of us does not matter:
-        // the process ends.
-        let _ = failure;
-        worlds.iter().for_each(|world| drop(world.abort()));
+    match joined(args, plan, name, &mut worlds) {
+        Ok(wrong) => worlds.into_iter().rev().try_for_each(World::destroy).map(|()| wrong),
+        Err(failure) => {
+            // The others learn at once that this rank has given up. If that fails they learn it from the end of
+            // the process, and the first failure is the one to be told.
+            worlds.iter().for_each(|world| drop(world.abort()));
+            Err(failure)
+        }
     }
-    let wrong = outcome?;
-    worlds.into_iter().rev().try_for_each(World::destroy)?;
-    Ok(wrong)
 }
 
 /// The worlds that were joined are left to the caller, also after an error.
