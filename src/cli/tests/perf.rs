@@ -1,5 +1,9 @@
 //! `mw perf` as users start it.
 
+#[path = "../../../tests/common/doubles.rs"]
+#[allow(dead_code, missing_docs)]
+mod doubles;
+
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -179,11 +183,15 @@ fn a_time_in_place_of_a_number() {
     assert!(document["results"][0]["iterations"].as_u64().is_some_and(|n| n >= 3), "{document}");
 }
 
+/// Where nobody listens yet, so that rank 0 will.
+fn free_store() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    format!("tcp://{}", listener.local_addr().expect("its address"))
+}
+
 #[test]
 fn ranks_that_somebody_else_starts() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let store = format!("tcp://{}", listener.local_addr().expect("its address"));
-    drop(listener);
+    let store = free_store();
     let start = |rank: &str| {
         let mut command = mw("-c all_reduce --sizes 8 -i 3 --name mine");
         command.env("MW_RANK", rank).env("MW_NRANKS", "2").env("MW_STORE", &store).spawn().expect("mw")
@@ -193,6 +201,43 @@ fn ranks_that_somebody_else_starts() {
     assert!(first.status.success() && second.status.success(), "{first:?} {second:?}");
     assert_eq!(rows(text(&first.stdout)).len(), 1);
     assert!(second.stdout.is_empty());
+}
+
+/// One rank sends 64 different messages, the other one takes them for 64 times the same.
+#[test]
+fn wrong_data_is_counted_and_fails_the_run() {
+    let store = free_store();
+    let start = |rank: &str, words: &str| {
+        let mut command = mw(words);
+        command.env("MW_RANK", rank).env("MW_NRANKS", "2").env("MW_STORE", &store).spawn().expect("mw")
+    };
+    let first = start("0", "-c bwd --sizes 4000 -i 1");
+    let second = finish(start("1", "-c bw --sizes 4000 -i 1"));
+    let first = finish(first);
+    for output in [&first, &second] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(text(&output.stderr), "mw perf: what arrived was not what was sent; see #wrong\n");
+    }
+    // After the measurement, and in the one iteration that is compared.
+    let out = text(&first.stdout);
+    assert_eq!(rows(out)[0].last(), Some(&"2000"), "{out}");
+    assert!(out.ends_with("# 2000 elements were wrong\n"), "{out}");
+}
+
+/// On the doubles of CUDA and NCCL.
+#[test]
+fn memory_of_devices() {
+    let doubles = doubles::get();
+    for extra in
+        ["--sizes 8,70000 --check -i 3 --in-place --out-of-place", "--sizes 4096 --seconds 0.05 --results"]
+    {
+        let mut command = mw(&format!("-n 2 --backend nccl all {extra}"));
+        command.env("LD_LIBRARY_PATH", &doubles.folder).env("MW_NCCL_LIB", &doubles.nccl);
+        let output = finish(command.spawn().expect("mw"));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let rows = rows(text(&output.stdout));
+        assert!(rows.len() >= 12 && rows.iter().all(|row| *row.last().unwrap() != "N/A"), "{rows:?}");
+    }
 }
 
 #[test]
@@ -222,6 +267,7 @@ fn wrong_arguments_are_named() {
 fn errors_of_the_library_are_told_with_its_sentence() {
     let err = bad("all_reduce", 1);
     assert!(err.starts_with("mw perf: mwWorldInit: invalid argument: nranks, rank: both are -1"), "{err}");
+    assert!(err.contains("-n starts ranks"), "{err}");
     let output = finish(mw("all_reduce -n 2").env("MW_TIMEOUT_MS", "soon").spawn().expect("mw"));
     let err = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{err}");

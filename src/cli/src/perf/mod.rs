@@ -41,6 +41,14 @@ use multiworld::nccl::cuda;
 use plan::Plan;
 use std::process::ExitCode;
 
+/// Whoever is no rank and starts none has probably forgotten to say which.
+fn hint(failure: Failure) -> Failure {
+    match multiworld::config::ranks_from_env() {
+        Ok(_) => failure,
+        Err(_) => Failure::new(format!("{failure} (-n starts ranks on this machine)")),
+    }
+}
+
 /// Runs the command in whichever part this process has: the parent of ranks or one of them.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let plan = Plan::new(args, &|name| std::env::var(name).ok());
@@ -57,7 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let is_wrong = match args.ranks {
         Some(ranks) => launch::start(ranks)? == Ending::WrongData,
-        None => session::run(args, &plan, &args.name)? > 0,
+        None => session::run(args, &plan, &args.name).map_err(hint)? > 0,
     };
     if is_wrong {
         return Err(Failure::new("what arrived was not what was sent; see #wrong"));
