@@ -123,7 +123,8 @@
 //! Imports go downwards only, and modules on one line do not import each other:
 //!
 //! ```text
-//! capi | preload | cli
+//! cli
+//! capi | preload
 //! world
 //! watchdog | rendezvous
 //! backend
@@ -134,7 +135,7 @@
 //! error | types | sync
 //! ```
 //!
-//! (`cli` has its place and is not there yet.) Only [`sys`] names libc.
+//! `preload` and `cli` are packages of their own. Only [`sys`] names libc.
 //! `tests/layers.rs` reads these lines, checks every import against them, and knows where unsafe code may be.
 #![allow(non_camel_case_types)]
 
