@@ -179,7 +179,6 @@ impl Sender {
         self.data_tail += room;
         // SAFETY: `at + room` lies within the data area, in bytes that are free by invariant 3.
         let payload = unsafe { self.ring.data.add(at as usize) };
-        prepare(payload, room as usize);
         Some(Fragment { payload, len: want.min(room as usize), at: at as u32 })
     }
 
@@ -209,20 +208,6 @@ impl Sender {
         self.ring.tag(self.tail).store(tag | Ring::lap(self.tail), Ordering::Release);
         self.tail += 1;
     }
-}
-
-/// Asks for cache lines that are about to be written. They are in the receiver's cache, which read them a lap ago, and
-/// stores alone fetch only a few of them at a time.
-#[inline]
-fn prepare(at: *mut u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..len).step_by(64) {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch has no effect on the program, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (at, len);
 }
 
 impl Receiver {
