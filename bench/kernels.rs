@@ -1,0 +1,2 @@
+//! Reduction kernels.
+fn main() {}
