@@ -48,10 +48,39 @@ impl Level {
         })
     }
 
-    /// The level whose kernels are the fastest on this machine.
+    /// The level whose kernels are the fastest on this machine. The widest registers are worth their price (a
+    /// lower clock on some processors, every unaligned access in two cache lines) where there is much to
+    /// compute, or where the instruction is not in the smaller set.
     pub(super) fn best(dtype: DataType, kind: Kind) -> Level {
-        let _ = (dtype, kind);
-        Level::available().last().copied().unwrap_or(Level::BASELINE)
+        let wide = match dtype {
+            DataType::Bfloat16 | DataType::Float8e4m3 | DataType::Float8e5m2 => kind.calculates(),
+            DataType::Int8 | DataType::Uint8 => kind == Kind::Prod,
+            DataType::Int64 | DataType::Uint64 => kind != Kind::Sum,
+            _ => false,
+        };
+        Level::widest(wide)
+    }
+
+    /// The level whose averages and products with a scalar are the fastest.
+    pub(super) fn best_scaling(dtype: DataType) -> Level {
+        Level::widest(dtype != DataType::Float16)
+    }
+
+    /// Bytes in a register.
+    fn bytes(self) -> usize {
+        match self.0 {
+            Set::Baseline => 16,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => 32,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => 64,
+        }
+    }
+
+    /// The widest level, 64 bytes wide only where asked.
+    fn widest(wide: bool) -> Level {
+        let fits = |level: &&Level| wide || level.bytes() < 64;
+        Level::available().iter().rfind(fits).copied().unwrap_or(Level::BASELINE)
     }
 
     /// As people call it.

@@ -75,12 +75,12 @@ pub fn kernel3_streaming(dtype: DataType, reduction: Reduction) -> Reduce3Fn {
 
 /// The first step of a pre-multiplied sum; see [`PreMulFn`].
 pub fn premul(dtype: DataType) -> PreMulFn {
-    Level::best(dtype, Kind::Prod).premul(dtype)
+    Level::best_scaling(dtype).premul(dtype)
 }
 
 /// The last step of an average; see [`AverageFn`].
 pub fn average(dtype: DataType) -> AverageFn {
-    Level::best(dtype, Kind::Prod).average(dtype)
+    Level::best_scaling(dtype).average(dtype)
 }
 
 /// The average and the pre-multiplied sum accumulate as a sum.

@@ -47,12 +47,12 @@ const fn smallest_normal(exponent: u32) -> u32 {
 fn widen_finite<const EXPONENT: u32>(code: u32) -> f32 {
     let sign = code & SIGN;
     let magnitude = (code & !SIGN) >> (8 - EXPONENT);
-    let normal = magnitude + const { (127 - bias(EXPONENT)) << 23 };
-    // The mantissa of a subnormal number belongs to the smallest normal exponent, but without a one before it.
-    let smallest = const { smallest_normal(EXPONENT) };
-    let subnormal = f32::from_bits(magnitude + smallest) - f32::from_bits(smallest);
-    let value = if magnitude < 1 << 23 { subnormal.to_bits() } else { normal };
-    f32::from_bits(sign | value)
+    let normal = f32::from_bits(magnitude + const { (127 - bias(EXPONENT)) << 23 });
+    // The exponent of a subnormal number is one more than it says, and there is no one before its mantissa:
+    // twice the number less the smallest normal one, which of a normal number would be no less than it is.
+    let subnormal = normal + (normal - f32::from_bits(const { smallest_normal(EXPONENT) }));
+    let value = if subnormal < normal { subnormal } else { normal };
+    f32::from_bits(sign | value.to_bits())
 }
 
 /// The same where the largest exponent means infinity and NaN.
@@ -74,12 +74,13 @@ fn narrow<const EXPONENT: u32, const BITS: u32>(value: f32, largest: f32, nan: u
     // Subnormal numbers have the exponent of the smallest normal one.
     let smallest = const { smallest_normal(EXPONENT) };
     let exponent = Ord::max(capped & INFINITY as i32, smallest as i32) as u32;
-    // Adding this makes the processor round at the last place that the format has at this exponent. The
-    // mantissa, with the one before it, is then an integer in the lowest bits.
-    let shift = exponent + ((23 - mantissa_bits) << 23);
-    let mantissa = (f32::from_bits(capped as u32) + f32::from_bits(shift)).to_bits() - shift;
-    // That one counts as an exponent, which makes up for the one that a subnormal number has too many.
-    let code = mantissa + ((exponent - smallest) >> (23 - mantissa_bits));
+    // Adding this makes the processor round at the last place that the format has at this exponent, and leaves
+    // the mantissa, with the one before it, as an integer in the lowest bits. The exponent is to count from the
+    // smallest normal one, and by one less, for the one before the mantissa: which a subnormal number lacks.
+    let offset = const { (smallest_normal(EXPONENT) >> (24 + EXPONENT - BITS)).wrapping_neg() % (1 << BITS) };
+    let shift = exponent + ((23 - mantissa_bits) << 23) + offset;
+    let mantissa = (f32::from_bits(capped as u32) + f32::from_bits(shift)).to_bits();
+    let code = mantissa.wrapping_add(exponent >> (23 - mantissa_bits));
     let code = (code << (32 - BITS)) | (value.to_bits() & SIGN);
     if magnitude > INFINITY { nan } else { code }
 }
