@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bell` | waking a thread that waits for messages, from any process |
 //! | `clock` | monotonic time in nanoseconds |
+//! | `copy` | copying past the caches |
 //! | `dylib` | shared libraries opened at run time |
 //! | `eventfd` | a counter to poll |
 //! | `fdpass` | sending descriptors along with bytes |
@@ -19,6 +20,7 @@
 
 pub mod bell;
 pub mod clock;
+pub mod copy;
 pub mod dylib;
 pub mod eventfd;
 pub mod fdpass;

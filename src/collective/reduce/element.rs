@@ -1,131 +1,272 @@
-//! How elements lie in memory and in which type they are computed.
+//! How elements lie in memory, and the loops over them.
 
-use super::fp8::{E4m3, E5m2};
-use super::number::Number;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
+use super::number::{Number, Operator};
+use std::marker::PhantomData;
+use std::slice;
 
 /// An element at any address: alignment 1, so that slices of it may lie anywhere in a user's buffer.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
-pub(super) struct Packed<T: Copy>(T);
+struct Packed<T: Copy>(T);
 
-/// A data type as it lies in memory. Every bit pattern is a valid value.
-pub(super) trait Element: Copy {
-    /// What it is computed in.
-    type Wide: Number;
+/// The kernels of a data type, for the compiler to vectorise; they are compiled once per
+/// [`Level`](super::Level). Every bit pattern is a valid element.
+///
+/// All take pointers without alignment to `count` elements, of which `dst` are writable; one other
+/// may equal `dst`, those that do not overlap none of it.
+pub(super) trait Element {
+    /// Bytes of an element.
+    const SIZE: usize;
 
-    fn widen(self) -> Self::Wide;
-    fn narrow(wide: Self::Wide) -> Self;
+    /// `dst[i] = a[i] op b[i]`.
+    ///
+    /// # Safety
+    /// As said for the trait.
+    unsafe fn zip<O: Operator>(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
 
-    /// `dst[i] = f(dst[i], src[i])`.
+    /// `dst[i] = src[i] * scalar`, which is in the first bytes.
+    ///
+    /// # Safety
+    /// As said for the trait.
+    unsafe fn scale(dst: *mut u8, src: *const u8, count: usize, scalar: &[u8; 8]);
+
+    /// `dst[i] /= nranks`, which is at least 1.
+    ///
+    /// # Safety
+    /// As said for the trait.
+    unsafe fn divide(dst: *mut u8, count: usize, nranks: u32);
+}
+
+/// A number that the processor computes with as it lies in memory.
+pub(super) trait Native: Number {
+    /// A number of ranks, prepared for many divisions.
+    type Divisor: Copy;
+
+    fn divisor(nranks: u32) -> Self::Divisor;
+    fn over(self, by: Self::Divisor) -> Self;
+
+    /// Every NaN becomes the same one: which operand's payload a processor keeps, and of which sign it makes
+    /// one, differs between processors and with the order the compiler chose.
+    fn canonical(self) -> Self;
+}
+
+impl<T: Native> Element for T {
+    const SIZE: usize = size_of::<T>();
+
     #[inline(always)]
-    fn zip(dst: &mut [Packed<Self>], src: &[Packed<Self>], f: impl Fn(Self::Wide, Self::Wide) -> Self::Wide) {
-        for (d, s) in dst.iter_mut().zip(src) {
-            let (a, b) = (d.0, s.0);
-            *d = Packed(Self::narrow(f(a.widen(), b.widen())));
-        }
+    unsafe fn zip<O: Operator>(dst: *mut u8, a: *const u8, b: *const u8, count: usize) {
+        // SAFETY: by this function's contract.
+        unsafe { zip::<T>(dst, a, b, count, Combined::<O>(PhantomData)) }
     }
 
-    /// `dst[i] = f(dst[i])`.
     #[inline(always)]
-    fn map(dst: &mut [Packed<Self>], f: impl Fn(Self::Wide) -> Self::Wide) {
-        for d in dst {
-            let a = d.0;
-            *d = Packed(Self::narrow(f(a.widen())));
+    unsafe fn scale(dst: *mut u8, src: *const u8, count: usize, scalar: &[u8; 8]) {
+        const { assert!(size_of::<T>() <= 8) };
+        // SAFETY: the eight bytes hold an element, of which every bit pattern is valid.
+        let scalar = unsafe { scalar.as_ptr().cast::<T>().read_unaligned() };
+        // SAFETY: by this function's contract.
+        unsafe { map::<T>(dst, src, count, Times(scalar)) }
+    }
+
+    #[inline(always)]
+    unsafe fn divide(dst: *mut u8, count: usize, nranks: u32) {
+        let by = T::divisor(nranks);
+        // SAFETY: by this function's contract.
+        unsafe { map::<T>(dst, dst, count, Over(by)) }
+    }
+}
+
+/// What a loop does with two elements. No closure, because those cannot be told to be always inlined: a call
+/// that is left in a loop keeps it from being vectorised, and runs with the smallest instruction set.
+pub(super) trait Binary<T>: Copy {
+    fn call(self, a: T, b: T) -> T;
+}
+
+/// What a loop does with an element.
+pub(super) trait Unary<T>: Copy {
+    fn call(self, x: T) -> T;
+}
+
+#[derive(Clone, Copy)]
+struct Combined<O>(PhantomData<O>);
+
+impl<T: Native, O: Operator> Binary<T> for Combined<O> {
+    #[inline(always)]
+    fn call(self, a: T, b: T) -> T {
+        O::apply(a, b).canonical()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Times<T>(T);
+
+impl<T: Native> Unary<T> for Times<T> {
+    #[inline(always)]
+    fn call(self, x: T) -> T {
+        x.times(self.0).canonical()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Over<D>(D);
+
+impl<T: Native> Unary<T> for Over<T::Divisor> {
+    #[inline(always)]
+    fn call(self, x: T) -> T {
+        x.over(self.0).canonical()
+    }
+}
+
+/// `dst[i] = f(a[i], b[i])`.
+///
+/// # Safety
+/// As said for [`Element`].
+#[inline(always)]
+pub(super) unsafe fn zip<T: Copy>(dst: *mut u8, a: *const u8, b: *const u8, count: usize, f: impl Binary<T>) {
+    let (dst, a, b) = (dst.cast::<Packed<T>>(), a.cast::<Packed<T>>(), b.cast::<Packed<T>>());
+    // Three loops, so that in each the compiler sees slices that do not overlap.
+    // SAFETY: `count` elements of alignment 1 each, by this function's contract; where one of them is `dst`
+    // itself, no second slice of it is made.
+    unsafe {
+        let dst_slice = slice::from_raw_parts_mut(dst, count);
+        if dst.cast_const() == a {
+            for (d, s) in dst_slice.iter_mut().zip(slice::from_raw_parts(b, count)) {
+                *d = Packed(f.call(d.0, s.0));
+            }
+        } else if dst.cast_const() == b {
+            for (d, s) in dst_slice.iter_mut().zip(slice::from_raw_parts(a, count)) {
+                *d = Packed(f.call(s.0, d.0));
+            }
+        } else {
+            let b = slice::from_raw_parts(b, count);
+            for ((d, a), b) in dst_slice.iter_mut().zip(slice::from_raw_parts(a, count)).zip(b) {
+                *d = Packed(f.call(a.0, b.0));
+            }
         }
     }
 }
 
-macro_rules! own_arithmetic {
+/// `dst[i] = f(src[i])`.
+///
+/// # Safety
+/// As said for [`Element`].
+#[inline(always)]
+pub(super) unsafe fn map<T: Copy>(dst: *mut u8, src: *const u8, count: usize, f: impl Unary<T>) {
+    let (dst, src) = (dst.cast::<Packed<T>>(), src.cast::<Packed<T>>());
+    // SAFETY: as in `zip`.
+    unsafe {
+        let dst_slice = slice::from_raw_parts_mut(dst, count);
+        if dst.cast_const() == src {
+            for d in dst_slice {
+                *d = Packed(f.call(d.0));
+            }
+        } else {
+            for (d, s) in dst_slice.iter_mut().zip(slice::from_raw_parts(src, count)) {
+                *d = Packed(f.call(s.0));
+            }
+        }
+    }
+}
+
+macro_rules! float {
     ($($t:ident),*) => {$(
-        impl Element for $t {
-            type Wide = $t;
+        impl Native for $t {
+            type Divisor = $t;
 
             #[inline(always)]
-            fn widen(self) -> $t { self }
+            fn divisor(nranks: u32) -> $t { nranks as $t }
             #[inline(always)]
-            fn narrow(wide: $t) -> $t { wide }
+            fn over(self, by: $t) -> $t { self / by }
+            #[inline(always)]
+            fn canonical(self) -> $t { if self.is_nan() { $t::NAN } else { self } }
         }
     )*};
 }
-own_arithmetic!(i8, u8, i32, u32, i64, u64, f32, f64);
+float!(f32, f64);
 
-macro_rules! in_float32 {
-    ($($t:ident),*) => {$(
-        impl Element for $t {
-            type Wide = f32;
+/// Integers that a float holds exactly, whose rounded quotient, cut off, is the exact quotient, cut off: it is
+/// at least 1/nranks away from the next integer unless it is one, and the rounding error is smaller. Numbers
+/// of ranks that float32 does not hold are so large that every quotient is zero.
+macro_rules! integer_in_float {
+    ($($t:ident in $float:ident),*) => {$(
+        impl Native for $t {
+            type Divisor = $float;
 
             #[inline(always)]
-            fn widen(self) -> f32 { self.to_f32() }
+            fn divisor(nranks: u32) -> $float { nranks as $float }
             #[inline(always)]
-            fn narrow(wide: f32) -> $t { $t::from_f32(wide) }
+            fn over(self, by: $float) -> $t {
+                let quotient = $float::from(self) / by;
+                // SAFETY: divided by a number that is at least 1, so it is still in the range of the type.
+                unsafe { quotient.to_int_unchecked() }
+            }
+            #[inline(always)]
+            fn canonical(self) -> $t { self }
         }
     )*};
 }
-in_float32!(bf16, E4m3, E5m2);
+integer_in_float!(i8 in f32, u8 in f32, i32 in f64, u32 in f64);
 
-/// Elements converted at a time, on the stack.
-const BLOCK: usize = 64;
+/// Division by an invariant integer by multiplication with its reciprocal (Granlund and Montgomery, 1994).
+#[derive(Clone, Copy)]
+pub(super) struct Reciprocal {
+    /// `2^64 * (2^ceil(log2 n) - n) / n + 1`, cut off.
+    factor: u64,
+    /// `ceil(log2 n) - 1`; 0 for n = 1.
+    shift: u32,
+    is_one: bool,
+}
 
-/// Converts whole blocks, because `half` asks for the processor's conversion instruction once per call.
-impl Element for f16 {
-    type Wide = f32;
-
+impl Reciprocal {
     #[inline(always)]
-    fn widen(self) -> f32 {
-        self.to_f32()
+    fn new(n: u32) -> Reciprocal {
+        let n = u128::from(Ord::max(n, 1));
+        let log = n.next_power_of_two().trailing_zeros();
+        // At most 2^64 - 1, because 2^log < 2 n.
+        let factor = ((((1u128 << log) - n) << 64) / n + 1) as u64;
+        Reciprocal { factor, shift: log.saturating_sub(1), is_one: n == 1 }
     }
 
     #[inline(always)]
-    fn narrow(wide: f32) -> f16 {
-        f16::from_f32(wide)
-    }
-
-    #[inline(always)]
-    fn zip(dst: &mut [Packed<f16>], src: &[Packed<f16>], f: impl Fn(f32, f32) -> f32) {
-        let (mut a, mut b) = ([0.0; BLOCK], [0.0; BLOCK]);
-        for (dst, src) in dst.chunks_mut(BLOCK).zip(src.chunks(BLOCK)) {
-            load(dst, &mut a);
-            load(src, &mut b);
-            for (a, b) in a.iter_mut().zip(&b) {
-                *a = f(*a, *b);
-            }
-            store(dst, &a);
-        }
-    }
-
-    #[inline(always)]
-    fn map(dst: &mut [Packed<f16>], f: impl Fn(f32) -> f32) {
-        let mut a = [0.0; BLOCK];
-        for dst in dst.chunks_mut(BLOCK) {
-            load(dst, &mut a);
-            for a in &mut a {
-                *a = f(*a);
-            }
-            store(dst, &a);
-        }
+    fn divide(self, x: u64) -> u64 {
+        let high = ((u128::from(x) * u128::from(self.factor)) >> 64) as u64;
+        if self.is_one { x } else { (high + ((x - high) >> 1)) >> self.shift }
     }
 }
 
-/// Widens at most one block; the rest of `wide` keeps what it had.
-#[inline(always)]
-fn load(narrow: &[Packed<f16>], wide: &mut [f32; BLOCK]) {
-    let mut aligned = [f16::ZERO; BLOCK];
-    for (to, from) in aligned.iter_mut().zip(narrow) {
-        *to = from.0;
+impl Native for u64 {
+    type Divisor = Reciprocal;
+
+    #[inline(always)]
+    fn divisor(nranks: u32) -> Reciprocal {
+        Reciprocal::new(nranks)
     }
-    let len = narrow.len().min(BLOCK);
-    aligned[..len].convert_to_f32_slice(&mut wide[..len]);
+    #[inline(always)]
+    fn over(self, by: Reciprocal) -> u64 {
+        by.divide(self)
+    }
+    #[inline(always)]
+    fn canonical(self) -> u64 {
+        self
+    }
 }
 
-/// Rounds at most one block.
-#[inline(always)]
-fn store(narrow: &mut [Packed<f16>], wide: &[f32; BLOCK]) {
-    let mut aligned = [f16::ZERO; BLOCK];
-    let len = narrow.len().min(BLOCK);
-    aligned[..len].convert_from_f32_slice(&wide[..len]);
-    for (to, from) in narrow.iter_mut().zip(&aligned) {
-        *to = Packed(*from);
+impl Native for i64 {
+    type Divisor = Reciprocal;
+
+    #[inline(always)]
+    fn divisor(nranks: u32) -> Reciprocal {
+        Reciprocal::new(nranks)
+    }
+    #[inline(always)]
+    fn over(self, by: Reciprocal) -> i64 {
+        let magnitude = by.divide(self.unsigned_abs()) as i64;
+        // The sign, as a mask: a negative quotient is the complement plus one.
+        let sign = self >> 63;
+        (magnitude ^ sign).wrapping_sub(sign)
+    }
+    #[inline(always)]
+    fn canonical(self) -> i64 {
+        self
     }
 }

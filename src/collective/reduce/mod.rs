@@ -6,26 +6,36 @@
 //! - **float16, bfloat16 and the 8-bit floats** are computed in float32 and rounded to nearest even after
 //!   every step, which for one sum or product of two float16 or smaller numbers is the correctly rounded
 //!   result. The 8-bit floats saturate, infinity included (see [`fp8`]).
-//! - **NaN** in a sum, product or average gives NaN; its sign and payload are unspecified. Maximum and
-//!   minimum ignore NaN, as IEEE 754's maxNum and as NCCL do: the result is NaN only where every rank
-//!   contributed one. Of a positive and a negative zero they keep the accumulator's.
+//! - **NaN** in a sum, product or average gives NaN. Maximum and minimum ignore NaN, as IEEE 754's maxNum and
+//!   as NCCL do: the result is NaN only where every rank contributed one. Of a positive and a negative zero
+//!   they keep the accumulator's.
+//! - **A result that is NaN is always the same one**, positive and quiet (0x7fc00000 in float32, 0x7f in
+//!   float8e4m3, 0x7e in float8e5m2): else processors would disagree.
+//!
+//! So the same operands in the same order give the same bits, whatever the processor. Kernels are generic code
+//! that the compiler vectorises, once per [`Level`], a set of instructions; only the conversions of float16
+//! that x86-64 processors have are spelled out. Which level serves is decided once per process.
 //!
 //! An average and a pre-multiplied sum accumulate as a sum; [`average`] and [`premul`] are their last and
 //! first step.
 
+mod body;
 mod element;
 pub mod fp8;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+mod level;
+#[cfg(test)]
+mod level_tests;
+mod narrow;
 mod number;
 #[cfg(test)]
 mod tests;
 
 use crate::transport::ReduceFn;
 use crate::types::{DataType, RedOp, Reduction};
-use element::{Element, Packed};
-use fp8::{E4m3, E5m2};
-use half::{bf16, f16};
-use number::{Max, Min, Number, Operator, Prod, Sum};
-use std::slice;
+pub use level::Level;
+use number::Kind;
 
 /// `dst[i] = src[i] * scalar` for `count` elements; the scalar is one element in its first bytes.
 ///
@@ -39,107 +49,63 @@ pub type PreMulFn = unsafe fn(dst: *mut u8, src: *const u8, count: usize, scalar
 /// `dst` points to `count` writable elements. No alignment is assumed.
 pub type AverageFn = unsafe fn(dst: *mut u8, count: usize, nranks: u32);
 
-/// Bytes that `premul` moves before it multiplies them, so that they are still in the first-level cache.
-const PREMUL_BLOCK: usize = 4096;
-
-/// Expands to the instance of a generic function for the Rust type behind a `DataType`.
-macro_rules! instance {
-    ($dtype:expr, $function:ident $(, $operator:ident)?) => {
-        match $dtype {
-            DataType::Int8 => $function::<i8 $(, $operator)?>,
-            DataType::Uint8 => $function::<u8 $(, $operator)?>,
-            DataType::Int32 => $function::<i32 $(, $operator)?>,
-            DataType::Uint32 => $function::<u32 $(, $operator)?>,
-            DataType::Int64 => $function::<i64 $(, $operator)?>,
-            DataType::Uint64 => $function::<u64 $(, $operator)?>,
-            DataType::Float16 => $function::<f16 $(, $operator)?>,
-            DataType::Float32 => $function::<f32 $(, $operator)?>,
-            DataType::Float64 => $function::<f64 $(, $operator)?>,
-            DataType::Bfloat16 => $function::<bf16 $(, $operator)?>,
-            DataType::Float8e4m3 => $function::<E4m3 $(, $operator)?>,
-            DataType::Float8e5m2 => $function::<E5m2 $(, $operator)?>,
-        }
-    };
-}
+/// `dst[i] = a[i] op b[i]` for `count` elements.
+///
+/// # Safety
+/// All point to `count` elements, `dst` writable. `dst` equals one of the others or overlaps neither. No
+/// alignment is assumed.
+pub type Reduce3Fn = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
 
 /// The operator of a reduction. The average and the pre-multiplied sum accumulate as a sum.
 pub fn kernel(dtype: DataType, reduction: Reduction) -> ReduceFn {
-    match reduction {
-        Reduction::Builtin(RedOp::Sum | RedOp::Avg) | Reduction::PreMulSum(_) => {
-            instance!(dtype, combine, Sum)
-        }
-        Reduction::Builtin(RedOp::Prod) => instance!(dtype, combine, Prod),
-        Reduction::Builtin(RedOp::Max) => instance!(dtype, combine, Max),
-        Reduction::Builtin(RedOp::Min) => instance!(dtype, combine, Min),
-    }
+    Level::best(dtype, kind(reduction)).kernel(dtype, reduction)
+}
+
+/// The same with a destination of its own; `a` is the accumulator.
+pub fn kernel3(dtype: DataType, reduction: Reduction) -> Reduce3Fn {
+    Level::best(dtype, kind(reduction)).kernel3(dtype, reduction)
+}
+
+/// The same for a large destination that is not read again soon: it is written past the caches, so that it
+/// neither is read from memory first nor drives out what is in them. Fenced: whoever is told afterwards sees
+/// the result.
+pub fn kernel3_streaming(dtype: DataType, reduction: Reduction) -> Reduce3Fn {
+    Level::best(dtype, kind(reduction)).kernel3_streaming(dtype, reduction)
 }
 
 /// The first step of a pre-multiplied sum; see [`PreMulFn`].
-pub fn premul(dtype: DataType) -> unsafe fn(dst: *mut u8, src: *const u8, count: usize, scalar: &[u8; 8]) {
-    instance!(dtype, scale)
+pub fn premul(dtype: DataType) -> PreMulFn {
+    Level::best_scaling(dtype).premul(dtype)
 }
 
 /// The last step of an average; see [`AverageFn`].
-pub fn average(dtype: DataType) -> unsafe fn(dst: *mut u8, count: usize, nranks: u32) {
-    instance!(dtype, divide)
+pub fn average(dtype: DataType) -> AverageFn {
+    Level::best_scaling(dtype).average(dtype)
 }
 
-/// # Safety
-/// As for [`ReduceFn`].
-unsafe fn combine<T: Element, O: Operator>(dst: *mut u8, src: *const u8, count: usize) {
-    // Empty buffers may be NULL.
-    if count == 0 {
-        return;
-    }
-    // SAFETY: `count` elements that do not overlap, by this function's contract; a packed element has
-    // alignment 1 and every bit pattern is one.
-    let (dst, src) = unsafe {
-        (
-            slice::from_raw_parts_mut(dst.cast::<Packed<T>>(), count),
-            slice::from_raw_parts(src.cast::<Packed<T>>(), count),
-        )
-    };
-    T::zip(dst, src, O::apply);
-}
-
-/// # Safety
-/// As for [`PreMulFn`].
-unsafe fn scale<T: Element>(dst: *mut u8, src: *const u8, count: usize, scalar: &[u8; 8]) {
-    if count == 0 {
-        return;
-    }
-    const { assert!(size_of::<T>() <= 8) };
-    // SAFETY: the scalar's eight bytes hold at least one element, of which every bit pattern is valid.
-    let scalar = unsafe { scalar.as_ptr().cast::<T>().read_unaligned() }.widen();
-    let in_place = dst.cast_const() == src;
-    let block = PREMUL_BLOCK / size_of::<T>();
-    let mut done = 0;
-    while done < count {
-        let len = Ord::min(block, count - done);
-        let offset = done * size_of::<T>();
-        // SAFETY: `done + len <= count` elements are valid by this function's contract, and the buffers do
-        // not overlap where they are not the same.
-        let part = unsafe {
-            let dst = dst.add(offset);
-            if !in_place {
-                std::ptr::copy_nonoverlapping(src.add(offset), dst, len * size_of::<T>());
-            }
-            slice::from_raw_parts_mut(dst.cast::<Packed<T>>(), len)
-        };
-        T::map(part, |x| x.times(scalar));
-        done += len;
+/// The average and the pre-multiplied sum accumulate as a sum.
+fn kind(reduction: Reduction) -> Kind {
+    match reduction {
+        Reduction::Builtin(RedOp::Sum | RedOp::Avg) | Reduction::PreMulSum(_) => Kind::Sum,
+        Reduction::Builtin(RedOp::Prod) => Kind::Prod,
+        Reduction::Builtin(RedOp::Max) => Kind::Max,
+        Reduction::Builtin(RedOp::Min) => Kind::Min,
     }
 }
 
-/// # Safety
-/// As for [`AverageFn`].
-unsafe fn divide<T: Element>(dst: *mut u8, count: usize, nranks: u32) {
-    if count == 0 {
-        return;
+impl Level {
+    /// [`kernel`] of this level.
+    pub fn kernel(self, dtype: DataType, reduction: Reduction) -> ReduceFn {
+        self.kernel_of(dtype, kind(reduction))
     }
-    // SAFETY: `count` writable elements by this function's contract; see `combine`.
-    let dst = unsafe { slice::from_raw_parts_mut(dst.cast::<Packed<T>>(), count) };
-    // A world has at least one member; the guard only keeps a division by zero out of the code.
-    let nranks = Ord::max(nranks, 1);
-    T::map(dst, |x| x.over(nranks));
+
+    /// [`kernel3`] of this level.
+    pub fn kernel3(self, dtype: DataType, reduction: Reduction) -> Reduce3Fn {
+        self.kernel3_of(dtype, kind(reduction))
+    }
+
+    /// [`kernel3_streaming`] of this level.
+    pub fn kernel3_streaming(self, dtype: DataType, reduction: Reduction) -> Reduce3Fn {
+        self.kernel3_streaming_of(dtype, kind(reduction))
+    }
 }

@@ -1,6 +1,8 @@
 //! Kernels against plain arithmetic, and the 8-bit floats against a search over all their codes.
 
+use super::fp8::{E4m3, E5m2};
 use super::*;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 /// Runs a kernel over misaligned copies.
