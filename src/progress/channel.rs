@@ -127,7 +127,14 @@ impl Channel {
                     left -= 1;
                     continue;
                 }
-                Ok(Progress::Posted) => posted = true,
+                Ok(Progress::Posted) => {
+                    // It may only have been held back for others that follow, and none does.
+                    if matches!(self.endpoint.reap(), Ok(1)) {
+                        self.endpoint.flush();
+                        return Attempt::Done;
+                    }
+                    posted = true;
+                }
                 // An error stays, and is told when the channel makes progress.
                 Ok(Progress::Some | Progress::None) | Err(_) => {}
             }
