@@ -130,6 +130,8 @@ pub struct Engine {
     self_recvs: VecDeque<(RecvMsg, TaskId)>,
     tuning: Tuning,
     scratch: Vec<u8>,
+    /// Of the last collective, for the next.
+    spare: Option<Box<Collective>>,
     actions: Vec<Action>,
     finished: Vec<TaskId>,
     ended: Option<Error>,
@@ -160,6 +162,7 @@ impl Engine {
             self_recvs: VecDeque::new(),
             tuning: Tuning::default(),
             scratch: Vec::new(),
+            spare: None,
             actions: Vec::new(),
             finished: Vec::new(),
             ended: None,
@@ -254,8 +257,14 @@ impl Engine {
                     if scratch.len() < plan.scratch_len() {
                         scratch.resize(plan.scratch_len(), 0);
                     }
-                    task.collective =
-                        Some(Box::new(Collective { plan, shape, step: 0, input, output, scratch }));
+                    let collective = Collective { plan, shape, step: 0, input, output, scratch };
+                    task.collective = Some(match self.spare.take() {
+                        Some(mut place) => {
+                            *place = collective;
+                            place
+                        }
+                        None => Box::new(collective),
+                    });
                     self.queue.pop_front();
                     self.collective = Some(id);
                     self.advance(id);
@@ -391,6 +400,7 @@ impl Engine {
             actions.clear();
             if !c.plan.step(c.step, &mut actions) {
                 self.scratch = std::mem::take(&mut c.scratch);
+                self.spare = Some(c);
                 self.actions = actions;
                 self.collective = None;
                 self.finish(id, Ok(()));
@@ -516,6 +526,29 @@ impl Engine {
         finished.clear();
         self.finished = finished;
         (moved, trouble)
+    }
+
+    /// Moves what can be moved until the ticket's operation is done, or something has to be settled elsewhere: so many
+    /// looks in vain, somebody who wants in, or a trouble.
+    pub fn drive(&mut self, ticket: &Ticket, looks: u32, wanted: impl Fn() -> bool) -> Option<Trouble> {
+        let mut left = looks;
+        while !ticket.is_done() {
+            let (moved, trouble) = self.progress();
+            if trouble.is_some() {
+                return trouble;
+            }
+            if !moved {
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    return None;
+                }
+                std::hint::spin_loop();
+            }
+            if wanted() {
+                return None;
+            }
+        }
+        None
     }
 
     /// Sends to this rank itself meet its receives from itself.

@@ -1,8 +1,13 @@
 //! The result of everything that one group posted.
 
 use crate::error::{Error, Result};
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+
+thread_local! {
+    static SPARE: Cell<Option<Arc<Ticket>>> = const { Cell::new(None) };
+}
 
 /// Counts operations down to done and keeps the first error.
 #[derive(Debug, Default)]
@@ -15,6 +20,23 @@ impl Ticket {
     /// A ticket for `operations` operations.
     pub fn new(operations: usize) -> Ticket {
         Ticket { pending: AtomicUsize::new(operations), error: Mutex::new(None) }
+    }
+
+    /// A ticket for one operation, which the calling thread gives back by [`Ticket::settle`]: most have one at a time.
+    pub fn spare() -> Arc<Ticket> {
+        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Arc::new(Ticket::new(1)))
+    }
+
+    /// The result of a ticket that is done, and the ticket for this thread's next operation.
+    pub fn settle(mut ticket: Arc<Ticket>) -> Result<()> {
+        let result = ticket.result();
+        // Whoever completed it has let go of it by now, or will: then this one is not used again.
+        if let Some(mine) = Arc::get_mut(&mut ticket) {
+            *mine = Ticket::new(1);
+            // A thread that is ending needs none.
+            let _ending = SPARE.try_with(|spare| spare.set(Some(ticket)));
+        }
+        result
     }
 
     /// More operations belong to it. Only before it can be done.
@@ -39,9 +61,6 @@ impl Ticket {
 
     /// The first error, or success. Meaningful once done.
     pub fn result(&self) -> Result<()> {
-        match &*self.error.lock() {
-            Some(e) => Err(e.clone()),
-            None => Ok(()),
-        }
+        self.error.lock().clone().map_or(Ok(()), Err)
     }
 }

@@ -48,7 +48,7 @@ impl World {
         match self.device.get() {
             Some(device) => self.enqueue(&**device, &[*call], Instant::now() + self.config.timeout),
             None if call.kind == OpKind::PointToPoint => self.run_message(call),
-            None => self.run_until(call, Instant::now() + self.config.timeout),
+            None => self.run_collective(call),
         }
     }
 
@@ -69,13 +69,37 @@ impl World {
                 self.let_in();
                 return Ok(());
             }
-            let ticket = Arc::new(Ticket::new(1));
+            let ticket = Ticket::spare();
             engine.post_rest(operation, attempt, ticket.clone(), Instant::now() + self.config.timeout);
             ticket
         };
         self.let_in();
         wait::until(&[self], &|| ticket.is_done(), None);
-        ticket.result()
+        Ticket::settle(ticket)
+    }
+
+    /// Runs a collective to its end. While nothing else is under way the engine is kept, which spares a short one the
+    /// way in and out for each of its messages.
+    fn run_collective(&self, call: &Call) -> Result<()> {
+        refuse_forked()?;
+        let deadline = Instant::now() + self.config.timeout;
+        let Some(mut engine) = self.engine.try_lock() else { return self.run_until(call, deadline) };
+        if self.state() != State::Active || !engine.is_idle() {
+            drop(engine);
+            return self.run_until(call, deadline);
+        }
+        let ticket = Ticket::spare();
+        engine.post(self.operation(call), ticket.clone(), deadline);
+        let trouble = engine.drive(&ticket, self.looks(), || self.is_wanted());
+        drop(engine);
+        self.let_in();
+        if let Some(trouble) = trouble {
+            self.trouble(trouble);
+        }
+        if !ticket.is_done() {
+            wait::until(&[self], &|| ticket.is_done(), None);
+        }
+        Ticket::settle(ticket)
     }
 
     /// How often to look for a message before letting others have the engine, or the processor.
@@ -91,10 +115,10 @@ impl World {
     }
 
     pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {
-        let ticket = Arc::new(Ticket::new(1));
+        let ticket = Ticket::spare();
         self.post(call, &ticket, deadline);
         wait::until(&[self], &|| ticket.is_done(), None);
-        ticket.result()
+        Ticket::settle(ticket)
     }
 
     /// Starts a checked operation, or queues it behind those before it.
