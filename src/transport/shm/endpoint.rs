@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 /// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
 const EAGER: usize = 16 << 10;
+/// Messages from this many bytes on go through the ring again: reading another process's memory costs so much per page
+/// that two copies, one on each side and at the same time, are faster.
+const LONG: usize = 1024 << 10;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
 const PULL: usize = 512 << 10;
 /// As above for a reducing sink, where the bytes go through a buffer that should stay in the cache.
@@ -323,7 +326,7 @@ impl ShmEndpoint {
 
     /// Whether a message is announced and fetched instead of copied through the ring.
     fn goes_direct(&self, len: usize) -> bool {
-        len > EAGER && self.tx.control().can_pull.load(Ordering::Acquire) == 1
+        len > EAGER && len < LONG && self.tx.control().can_pull.load(Ordering::Acquire) == 1
     }
 
     /// Advances a receive.
