@@ -1,8 +1,8 @@
 //! The result of everything that one group posted.
 
 use crate::error::{Error, Result};
-use crate::sync::{Arc, Mutex};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
 use std::cell::Cell;
 
 thread_local! {

@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod shm;
 pub mod tcp;
 
+use crate::sys::copy;
 use crate::types::Fingerprint;
 use std::io;
 use std::os::fd::RawFd;
@@ -102,13 +103,17 @@ impl RecvMsg {
     }
 
     /// Consumes `bytes`, the next ones of the message; at most `len - offset` of them, and for a reducing sink a
-    /// whole number of elements.
+    /// whole number of elements. `past_caches` is for those of long messages that are not reduced.
     ///
     /// # Safety
     /// The caller's buffer is still valid: the message is neither done nor cancelled.
-    pub unsafe fn accept(&mut self, bytes: &[u8]) {
+    pub unsafe fn accept(&mut self, bytes: &[u8], past_caches: bool) {
         debug_assert!(bytes.len() <= self.len - self.offset);
         match self.sink {
+            // SAFETY: as below.
+            Sink::Copy(dst) if past_caches => unsafe {
+                copy::copy_streaming(dst.add(self.offset), bytes.as_ptr(), bytes.len());
+            },
             // SAFETY: the sink holds `len` bytes and `offset + bytes.len() <= len`; the source is not the sink.
             Sink::Copy(dst) => unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.add(self.offset), bytes.len());

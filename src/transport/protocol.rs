@@ -179,7 +179,7 @@ impl Arrival {
     pub unsafe fn feed(&mut self, msg: &mut RecvMsg, mut bytes: &[u8]) {
         let Sink::Reduce { elem, .. } = msg.sink else {
             // SAFETY: by this function's contract.
-            unsafe { msg.accept(bytes) };
+            unsafe { msg.accept(bytes, false) };
             return;
         };
         if self.held > 0 {
@@ -192,12 +192,12 @@ impl Arrival {
             self.held = 0;
             let element = self.carry;
             // SAFETY: by this function's contract; exactly one element.
-            unsafe { msg.accept(&element[..elem]) };
+            unsafe { msg.accept(&element[..elem], false) };
         }
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % elem);
         if !whole.is_empty() {
             // SAFETY: by this function's contract; a whole number of elements.
-            unsafe { msg.accept(whole) };
+            unsafe { msg.accept(whole, false) };
         }
         self.stash(rest);
     }

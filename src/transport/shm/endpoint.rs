@@ -1,19 +1,20 @@
 //! One end of the connection between two members that share memory.
 
+use super::choice::{Choice, Way, class_of};
 use super::ring::{Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
-use super::segment::{DATA, SLOTS, Segment};
+use super::segment::{SLOTS, Segment};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 /// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
 const EAGER: usize = 16 << 10;
-/// Messages from this many bytes on go through the ring again: reading another process's memory costs so much per page
-/// that two copies, one on each side and at the same time, are faster.
-const LONG: usize = 1024 << 10;
+/// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
+const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
 const PULL: usize = 512 << 10;
 /// As above for a reducing sink, where the bytes go through a buffer that should stay in the cache.
@@ -66,6 +67,9 @@ pub struct ShmEndpoint {
     unrung: bool,
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
+    choice: Choice,
+    /// When the long message that is coming began, and which way it takes.
+    timing: Option<(Instant, Way)>,
 }
 
 impl ShmEndpoint {
@@ -90,6 +94,8 @@ impl ShmEndpoint {
             finished: false,
             unrung: false,
             freed: (0, 0),
+            choice: Choice::default(),
+            timing: None,
         }
     }
 
@@ -118,6 +124,7 @@ impl ShmEndpoint {
             };
             tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
         }
+        self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
@@ -173,6 +180,10 @@ impl ShmEndpoint {
             return Err(Fault::Mismatch(Header { fp, len: first.total }));
         }
         msg.started = true;
+        if msg.len > EAGER && self.reach != Reach::None {
+            let way = if tag == TAG_PULL { Way::Direct } else { Way::Ring };
+            self.timing = Some((Instant::now(), way));
+        }
         if tag == TAG_PULL {
             if first.fragment.len != 8 || self.reach == Reach::None {
                 return self.corrupt("shared-memory ring: announcement of unreachable bytes");
@@ -192,7 +203,7 @@ impl ShmEndpoint {
     #[inline]
     fn free(&mut self, bytes: usize) {
         self.freed = (self.freed.0 + 1, self.freed.1 + bytes);
-        if self.freed.0 >= SLOTS / 4 || self.freed.1 >= DATA / 4 {
+        if self.freed.0 >= SLOTS / 4 || self.freed.1 >= self.rx.size() / 4 {
             self.freed = (0, 0);
             self.unrung = true;
         }
@@ -208,13 +219,25 @@ impl ShmEndpoint {
         // SAFETY: the fragment lies within the ring and is ours until released; the message is pending, so its
         // buffer is valid, and it has room for `f.len` more bytes. The sender writes in multiples of eight, so
         // elements are never split.
-        unsafe { msg.accept(std::slice::from_raw_parts(f.payload, f.len)) };
+        unsafe { msg.accept(std::slice::from_raw_parts(f.payload, f.len), msg.len >= STREAM) };
         self.rx.release();
         self.free(f.len);
         if msg.offset == msg.len {
+            self.learn(msg.len);
             return Ok(Progress::Done);
         }
         Ok(Progress::Some)
+    }
+
+    /// A message is complete: what it cost tells which way the next one should take.
+    #[inline]
+    fn learn(&mut self, len: usize) {
+        if let Some((since, way)) = self.timing.take() {
+            let nanoseconds = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            if self.choice.record(len, way, nanoseconds) {
+                self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Fetches the next piece of an announced message.
@@ -246,13 +269,14 @@ impl ShmEndpoint {
             }
             self.still_valid()?;
             // SAFETY: by this function's contract; PULL_REDUCE is a multiple of every element size.
-            unsafe { msg.accept(&buffer[..want]) };
+            unsafe { msg.accept(&buffer[..want], false) };
             self.buffer = buffer;
         }
         if msg.offset < msg.len {
             return Ok(Progress::Some);
         }
         self.pull = None;
+        self.learn(msg.len);
         self.pulled += 1;
         // Release: our reads of the sender's buffer come before its reuse.
         self.rx.control().pulled.store(self.pulled, Ordering::Release);
@@ -326,7 +350,10 @@ impl ShmEndpoint {
 
     /// Whether a message is announced and fetched instead of copied through the ring.
     fn goes_direct(&self, len: usize) -> bool {
-        len > EAGER && len < LONG && self.tx.control().can_pull.load(Ordering::Acquire) == 1
+        let control = self.tx.control();
+        len > EAGER
+            && control.can_pull.load(Ordering::Acquire) == 1
+            && control.direct.load(Ordering::Relaxed) >> class_of(len) & 1 == 1
     }
 
     /// Advances a receive.

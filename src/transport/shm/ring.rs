@@ -15,7 +15,7 @@
 //! Publishing stores the tag with Release and the receiver loads it with Acquire; releasing stores `head` with
 //! Release and the sender loads it with Acquire. These are the only two edges.
 
-use super::segment::{DATA, RingControl, SLOT, SLOTS, Segment};
+use super::segment::{RingControl, SLOT, SLOTS, Segment};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::types::Fingerprint;
@@ -32,7 +32,11 @@ const INLINE_AT: usize = 40;
 /// How many that can be.
 pub const INLINE: usize = SLOT - INLINE_AT;
 /// Longest fragment, so that both sides of a long message copy at the same time.
-const LONGEST: usize = 8 << 10;
+const LONGEST: usize = 64 << 10;
+/// Shorter ones of messages that are not long: the receiver begins sooner.
+const SHORT: usize = 8 << 10;
+/// Messages up to this many bytes are not long.
+const NOT_LONG: usize = 128 << 10;
 const LAP: u32 = 1 << 31;
 
 /// A fragment that is about to be filled or read.
@@ -50,6 +54,8 @@ struct Ring {
     segment: Arc<Segment>,
     slots: *mut u8,
     data: *mut u8,
+    /// Bytes of the data area.
+    size: usize,
     from: u32,
     to: u32,
 }
@@ -60,8 +66,8 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     fn new(segment: Arc<Segment>, from: u32, to: u32) -> Ring {
-        let (slots, data) = segment.ring(from, to);
-        Ring { segment, slots, data, from, to }
+        let (slots, data, size) = segment.ring(from, to);
+        Ring { segment, slots, data, size, from, to }
     }
 
     fn control(&self) -> &RingControl {
@@ -142,7 +148,7 @@ impl Sender {
         }
         if self.released == self.tail {
             // Invariant 4.
-            self.data_tail = self.data_tail.next_multiple_of(DATA as u64);
+            self.data_tail = self.data_tail.next_multiple_of(self.ring.size as u64);
             self.data_head = self.data_tail;
         }
     }
@@ -166,13 +172,14 @@ impl Sender {
     }
 
     fn reserve_data(&mut self, want: usize) -> Option<Fragment> {
-        let needed = want.min(LONGEST).next_multiple_of(SLOT) as u64;
-        if self.released != self.tail || self.data_tail + needed > self.data_head + DATA as u64 {
+        let longest = if want > NOT_LONG { LONGEST.min(self.ring.size / 4) } else { SHORT };
+        let (size, needed) = (self.ring.size as u64, want.min(longest).next_multiple_of(SLOT) as u64);
+        if self.released != self.tail || self.data_tail + needed > self.data_head + size {
             self.refresh();
         }
-        let free = self.data_head + DATA as u64 - self.data_tail;
-        let at = self.data_tail % DATA as u64;
-        let room = needed.min(free).min(DATA as u64 - at);
+        let free = self.data_head + size - self.data_tail;
+        let at = self.data_tail % size;
+        let room = needed.min(free).min(size - at);
         if room == 0 {
             return None;
         }
@@ -221,6 +228,11 @@ impl Receiver {
         self.ring.control()
     }
 
+    /// Bytes of the data area.
+    pub fn size(&self) -> usize {
+        self.ring.size
+    }
+
     /// The tag at the reading position; 0 when nothing is there.
     #[inline]
     pub fn peek(&self) -> u32 {
@@ -243,7 +255,7 @@ impl Receiver {
             // SAFETY: within the slot.
             return Some(Fragment { payload: unsafe { slot.add(INLINE_AT) }, len, at });
         }
-        if len > LONGEST || at as usize + len > DATA {
+        if len > LONGEST || at as usize + len > self.ring.size {
             return None;
         }
         // SAFETY: within the data area, as was just checked.

@@ -23,10 +23,10 @@ const HEADER: usize = 128;
 pub const SLOT: usize = 64;
 /// Slots per ring.
 pub const SLOTS: usize = 128;
-/// Bytes of a ring's data area.
-pub const DATA: usize = 128 << 10;
-/// Bytes of a ring.
-const RING: usize = SLOTS * SLOT + DATA;
+/// Bytes of the data area of a ring between two members that are alone: more than a core's own cache holds, so that what
+/// was read a lap ago has left the reader's. In larger worlds it is less.
+const MOST_DATA: usize = 2 << 20;
+const LEAST_DATA: usize = 64 << 10;
 const PAGE: usize = 4096;
 /// Members one segment can serve.
 pub const MAX_MEMBERS: u32 = 1024;
@@ -59,9 +59,11 @@ pub struct RingControl {
     pub pulled: AtomicU64,
     /// Consumer: 1 when it can read the sender's memory directly, 2 when it cannot, 0 while unknown.
     pub can_pull: AtomicU32,
+    /// Consumer: the classes of long messages that it would rather read directly; see `choice`.
+    pub direct: AtomicU32,
     /// Consumer: it reads no more.
     pub gone: AtomicU32,
-    _pad: [u32; 10],
+    _pad: [u32; 9],
     /// Sender: no more messages will come.
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.
@@ -74,25 +76,28 @@ pub struct Segment {
     members: u32,
     rings_at: usize,
     data_at: usize,
+    /// Bytes of a ring's data area.
+    data: usize,
 }
 
 impl Segment {
     /// Bytes of a segment for this many members.
-    fn layout(members: u32) -> Result<(usize, usize, usize)> {
+    fn layout(members: u32) -> Result<(usize, usize, usize, usize)> {
         if members == 0 || members > MAX_MEMBERS {
             return Err(Error::argument(format!("nranks: {members} members cannot share memory")));
         }
         let n = members as usize;
         let rings_at = HEADER + n * size_of::<MemberLine>();
         let data_at = (rings_at + n * n * size_of::<RingControl>()).next_multiple_of(PAGE);
-        Ok((rings_at, data_at, data_at + n * n * RING))
+        let data = (2 * MOST_DATA / n).next_power_of_two().clamp(LEAST_DATA, MOST_DATA);
+        Ok((rings_at, data_at, data, data_at + n * n * (SLOTS * SLOT + data)))
     }
 
     /// A new one, and the descriptor to send to the other members.
     pub fn create(members: u32, use_memfd: bool) -> Result<(Arc<Segment>, OwnedFd)> {
-        let (rings_at, data_at, len) = Segment::layout(members)?;
+        let (rings_at, data_at, data, len) = Segment::layout(members)?;
         let (memory, fd) = SharedMemory::create(c"multiworld", len, use_memfd)?;
-        let s = Segment { memory, members, rings_at, data_at };
+        let s = Segment { memory, members, rings_at, data_at, data };
         s.header().members.store(members, Ordering::Relaxed);
         s.header().magic.store(MAGIC, Ordering::Release);
         Ok((Arc::new(s), fd))
@@ -100,8 +105,8 @@ impl Segment {
 
     /// Maps one that a peer created.
     pub fn open(fd: OwnedFd, members: u32) -> Result<Arc<Segment>> {
-        let (rings_at, data_at, len) = Segment::layout(members)?;
-        let s = Segment { memory: SharedMemory::open(fd, len)?, members, rings_at, data_at };
+        let (rings_at, data_at, data, len) = Segment::layout(members)?;
+        let s = Segment { memory: SharedMemory::open(fd, len)?, members, rings_at, data_at, data };
         let h = s.header();
         if h.magic.load(Ordering::Acquire) != MAGIC || h.members.load(Ordering::Relaxed) != members {
             return Err(Error::internal("a peer's shared memory is not laid out as expected"));
@@ -161,13 +166,13 @@ impl Segment {
         unsafe { self.memory.base().add(at).cast::<RingControl>().as_ref() }
     }
 
-    /// The slots and the data area of the ring from one member to another.
-    pub fn ring(&self, from: u32, to: u32) -> (*mut u8, *mut u8) {
-        let at = self.data_at + self.pair(from, to) * RING;
+    /// The slots and the data area of the ring from one member to another, and the data area's bytes.
+    pub fn ring(&self, from: u32, to: u32) -> (*mut u8, *mut u8, usize) {
+        let at = self.data_at + self.pair(from, to) * (SLOTS * SLOT + self.data);
         // SAFETY: within the mapping by `pair`.
         unsafe {
             let slots = self.memory.base().as_ptr().add(at);
-            (slots, slots.add(SLOTS * SLOT))
+            (slots, slots.add(SLOTS * SLOT), self.data)
         }
     }
 }
