@@ -1,9 +1,9 @@
-//! Reduction kernels: every type's sum, some other operators, and the forms with a destination of their own, at
-//! sizes that fit into the first-level cache, the second, and neither. `cargo bench --bench kernels`; a filter
-//! is a part of a name: `type/form/size/level`.
+//! Reduction kernels: every type's sum, some other operators, and the forms with a destination of their own,
+//! at sizes that fit into the first-level cache, the second, and neither. `cargo bench --bench kernels`; a
+//! filter is a part of a name: `type/form/size/level`.
 //!
-//! "scalar" is one element after the other, with the conversions of the `half` crate; the compiler vectorises it
-//! with what every processor of the architecture has, where it can.
+//! "scalar" is one element after the other, with the conversions of the `half` crate; the compiler vectorises
+//! it with what every processor of the architecture has, where it can.
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use half::{bf16, f16};
