@@ -1,13 +1,13 @@
-//! Reduction kernels: every type's sum, some other operators, and the forms with a destination of their own, at
-//! sizes that fit into the first-level cache, the second, and neither. `cargo bench --bench kernels`; a filter
-//! is a part of a name: `type/form/size/level`.
+//! Reduction kernels: every type's sum, some other operators, and the forms with a destination of their own,
+//! at sizes that fit into the first-level cache, the second, and neither. `cargo bench --bench kernels`; a
+//! filter is a part of a name: `type/form/size/level`.
 //!
-//! "scalar" is one element after the other, with the conversions of the `half` crate; the compiler vectorises it
-//! with what every processor of the architecture has, where it can.
+//! "scalar" is one element after the other, with the conversions of the `half` crate; the compiler vectorises
+//! it with what every processor of the architecture has, where it can.
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use half::{bf16, f16};
-use multiworld::collective::reduce::{self, Level, fp8};
+use multiworld::collective::reduce::{Level, fp8};
 use multiworld::sys::copy;
 use multiworld::types::{DataType, RedOp, Reduction};
 use std::time::Duration;
@@ -79,8 +79,8 @@ fn accumulate(c: &mut Criterion, dtype: DataType, op: RedOp, size: usize) {
     for level in Level::available() {
         let kernel = level.kernel(dtype, Reduction::Builtin(op));
         // SAFETY: both hold `count` elements.
-        let run = || unsafe { kernel(dst.as_mut_ptr(), src.as_ptr(), count) };
-        group.bench_function(level.name(), |b| b.iter(run));
+        let mut run = || unsafe { kernel(dst.as_mut_ptr(), src.as_ptr(), count) };
+        group.bench_function(level.name(), |b| b.iter(&mut run));
     }
 }
 
@@ -93,8 +93,8 @@ fn with_own_destination(c: &mut Criterion, dtype: DataType, size: usize) {
         let forms = [("", level.kernel3(dtype, sum)), ("-streaming", level.kernel3_streaming(dtype, sum))];
         for (form, kernel) in forms {
             // SAFETY: all hold `count` elements.
-            let run = || unsafe { kernel(dst.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count) };
-            group.bench_function(format!("{}{form}", level.name()), |b| b.iter(run));
+            let mut run = || unsafe { kernel(dst.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count) };
+            group.bench_function(format!("{}{form}", level.name()), |b| b.iter(&mut run));
         }
     }
 }

@@ -54,7 +54,8 @@ pub(super) unsafe fn streaming<T: Element, O: Operator>(
     let mut len = Ord::min(first, bytes);
     while len > 0 {
         // SAFETY: `done + len <= bytes`, which the buffers hold by this function's contract; a block is not
-        // larger than the array, and whole elements. What is read of the buffers comes before what is written.
+        // larger than the array, and whole elements. What is read of the buffers comes before what is
+        // written.
         unsafe {
             T::zip::<O>(block.0.as_mut_ptr(), a.add(done), b.add(done), len / T::SIZE);
             copy::stream(dst.add(done), block.0.as_ptr(), len);

@@ -12,8 +12,8 @@ struct Packed<T: Copy>(T);
 /// The kernels of a data type, for the compiler to vectorise; they are compiled once per
 /// [`Level`](super::Level). Every bit pattern is a valid element.
 ///
-/// All take pointers without alignment to `count` elements, of which `dst` are writable; one other
-/// may equal `dst`, those that do not overlap none of it.
+/// All take pointers without alignment to `count` elements, of which `dst` are writable. At most one other
+/// pointer equals `dst`; what the others point to does not overlap it.
 pub(super) trait Element {
     /// Bytes of an element.
     const SIZE: usize;
@@ -184,9 +184,9 @@ macro_rules! float {
 }
 float!(f32, f64);
 
-/// Integers that a float holds exactly, whose rounded quotient, cut off, is the exact quotient, cut off: it is
-/// at least 1/nranks away from the next integer unless it is one, and the rounding error is smaller. Numbers
-/// of ranks that float32 does not hold are so large that every quotient is zero.
+/// Integers that a float holds exactly, whose rounded quotient, cut off, is the exact quotient, cut off: it
+/// is at least 1/nranks away from the next integer unless it is one, and the rounding error is smaller.
+/// Numbers of ranks that float32 does not hold are so large that every quotient is zero.
 macro_rules! integer_in_float {
     ($($t:ident in $float:ident),*) => {$(
         impl Native for $t {

@@ -130,8 +130,8 @@ unsafe fn zip<V: Lanes>(dst: *mut u8, a: *const u8, b: *const u8, count: usize, 
     let whole = bytes / width * width;
     let mut at = 0;
     while at < whole {
-        // SAFETY: a register's worth of elements lies before `whole` in every buffer. Both operands are loaded
-        // before the result is stored, so it does not matter which of them is `dst`.
+        // SAFETY: a register's worth of elements lies before `whole` in every buffer. Both operands are
+        // loaded before the result is stored, so it does not matter which of them is `dst`.
         unsafe { f(V::load(a.add(at)), V::load(b.add(at))).store(dst.add(at)) };
         at += width;
     }

@@ -28,23 +28,21 @@ impl Level {
     pub fn available() -> &'static [Level] {
         static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();
         AVAILABLE.get_or_init(|| {
-            let mut levels = vec![Level::BASELINE];
-            #[cfg(target_arch = "x86_64")]
-            {
-                let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
-                if avx2 {
-                    levels.push(Level(Set::Avx2));
-                }
-                if avx2
+            let all = [
+                Some(Level::BASELINE),
+                #[cfg(target_arch = "x86_64")]
+                (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"))
+                    .then_some(Level(Set::Avx2)),
+                #[cfg(target_arch = "x86_64")]
+                (is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("f16c")
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                {
-                    levels.push(Level(Set::Avx512));
-                }
-            }
-            levels
+                    && is_x86_feature_detected!("avx512vl"))
+                .then_some(Level(Set::Avx512)),
+            ];
+            all.into_iter().flatten().collect()
         })
     }
 

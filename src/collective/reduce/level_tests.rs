@@ -171,7 +171,8 @@ fn eight_bits_in_all_pairs() {
     }
 }
 
-/// Zero, subnormal, the smallest and largest of everything, infinity, NaN quiet and signalling, with neighbours.
+/// Zero, subnormal, the smallest and largest of everything, infinity, NaN quiet and signalling, with
+/// neighbours.
 fn special_halves(infinity: u16) -> Vec<u16> {
     let quiet = infinity | (infinity >> 1 & !infinity);
     let least_normal = infinity & infinity.wrapping_neg();
@@ -274,11 +275,11 @@ fn streaming_over_several_blocks() {
     }
 }
 
-/// `f` of every element, which is widened and narrowed as `reference` does: it is taken as a product with one.
-fn scaled(dtype: DataType, a: &[u8], factor: f64) -> Option<Vec<u8>> {
+/// Every element of a float type through `divisor`.
+fn quotients(dtype: DataType, a: &[u8], divisor: f64) -> Option<Vec<u8>> {
     let each = |size: usize, f: &dyn Fn(&[u8]) -> Vec<u8>| a.chunks_exact(size).flat_map(f).collect();
     let canonical = |r: f32| if r.is_nan() { f32::NAN } else { r };
-    let by = factor as f32;
+    let by = divisor as f32;
     Some(match dtype {
         DataType::Float16 => each(2, &|x| {
             let r = canonical(f16::from_ne_bytes([x[0], x[1]]).to_f32() / by);
@@ -294,7 +295,7 @@ fn scaled(dtype: DataType, a: &[u8], factor: f64) -> Option<Vec<u8>> {
             each(4, &|x| canonical(f32::from_ne_bytes(x.try_into().unwrap()) / by).to_ne_bytes().to_vec())
         }
         DataType::Float64 => each(8, &|x| {
-            let r = f64::from_ne_bytes(x.try_into().unwrap()) / factor;
+            let r = f64::from_ne_bytes(x.try_into().unwrap()) / divisor;
             (if r.is_nan() { f64::NAN } else { r }).to_ne_bytes().to_vec()
         }),
         _ => return None,
@@ -319,7 +320,7 @@ fn divided(dtype: DataType, a: &[u8], n: u32) -> Vec<u8> {
         DataType::Uint32 => integer!(u32),
         DataType::Int64 => integer!(i64),
         DataType::Uint64 => integer!(u64),
-        _ => scaled(dtype, a, f64::from(n)).unwrap(),
+        _ => quotients(dtype, a, f64::from(n)).unwrap(),
     }
 }
 

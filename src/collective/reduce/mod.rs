@@ -12,9 +12,9 @@
 //! - **A result that is NaN is always the same one**, positive and quiet (0x7fc00000 in float32, 0x7f in
 //!   float8e4m3, 0x7e in float8e5m2): else processors would disagree.
 //!
-//! So the same operands in the same order give the same bits, whatever the processor. Kernels are generic code
-//! that the compiler vectorises, once per [`Level`], a set of instructions; only the conversions of float16
-//! that x86-64 processors have are spelled out. Which level serves is decided once per process.
+//! So the same operands in the same order give the same bits, whatever the processor. Kernels are generic
+//! code that the compiler vectorises, once per [`Level`], a set of instructions; only the conversions of
+//! float16 that x86-64 processors have are spelled out. Which level serves is decided once per process.
 //!
 //! An average and a pre-multiplied sum accumulate as a sum; [`average`] and [`premul`] are their last and
 //! first step.

@@ -74,9 +74,10 @@ fn narrow<const EXPONENT: u32, const BITS: u32>(value: f32, largest: f32, nan: u
     // Subnormal numbers have the exponent of the smallest normal one.
     let smallest = const { smallest_normal(EXPONENT) };
     let exponent = Ord::max(capped & INFINITY as i32, smallest as i32) as u32;
-    // Adding this makes the processor round at the last place that the format has at this exponent, and leaves
-    // the mantissa, with the one before it, as an integer in the lowest bits. The exponent is to count from the
-    // smallest normal one, and by one less, for the one before the mantissa: which a subnormal number lacks.
+    // Adding this makes the processor round at the last place that the format has at this exponent, and
+    // leaves the mantissa, with the one before it, as an integer in the lowest bits. The exponent is to count
+    // from the smallest normal one, and by one less, for the one before the mantissa: which a subnormal
+    // number lacks.
     let offset = const { (smallest_normal(EXPONENT) >> (24 + EXPONENT - BITS)).wrapping_neg() % (1 << BITS) };
     let shift = exponent + ((23 - mantissa_bits) << 23) + offset;
     let mantissa = (f32::from_bits(capped as u32) + f32::from_bits(shift)).to_bits();
