@@ -74,7 +74,8 @@ impl Channel {
 
     /// Waits for (bytes from, room at or an answer of) the peer.
     pub fn interest(&self) -> (bool, bool) {
-        (!self.recvs.is_empty() && !self.closed_in, !self.sends.is_empty() && !self.closed_out)
+        let outgoing = !self.sends.is_empty() || !self.posted.is_empty();
+        (!self.recvs.is_empty() && !self.closed_in, outgoing && !self.closed_out)
     }
 
     /// Tasks with messages under way here.

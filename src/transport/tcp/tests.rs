@@ -122,7 +122,7 @@ fn drop_does_not_overtake_what_was_sent() {
     let count = 500;
     (0..count).for_each(|i| a.send(fp(i), pattern(1, 1000)));
     assert!(!fill(&mut a), "more than the kernel holds");
-    let done = count as usize - a.unsent();
+    let done = count as usize - a.pending().0;
     drop(a);
     (0..count).for_each(|i| b.recv(fp(i), 1000));
     assert!(matches!(b.recv_error(), EndpointError::Closed));
