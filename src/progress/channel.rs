@@ -4,8 +4,10 @@ use super::engine::TaskId;
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
 use std::collections::VecDeque;
 
-/// Calls into the endpoint per turn, so that one large message does not hold up the other peers.
-const TURN: usize = 8;
+/// Messages per turn and direction: small ones that the endpoint may hand on together.
+const TURN: usize = 64;
+/// Calls per turn that leave a message unfinished, so that one large message does not hold up the other peers.
+const PARTS: usize = 8;
 
 /// An endpoint with its queues.
 pub struct Channel {
@@ -106,6 +108,7 @@ impl Channel {
 
     fn progress_out(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
         let mut moved = false;
+        let mut parts = 0;
         for _ in 0..TURN {
             let Some((msg, task)) = self.sends.front_mut() else { break };
             // SAFETY: the task that posted the message has neither finished nor been cancelled, and by the C API's
@@ -115,6 +118,10 @@ impl Channel {
                 Progress::Posted => self.posted.push_back(*task),
                 Progress::Some => {
                     moved = true;
+                    parts += 1;
+                    if parts == PARTS {
+                        break;
+                    }
                     continue;
                 }
                 Progress::None => break,
@@ -132,6 +139,7 @@ impl Channel {
 
     fn progress_in(&mut self, finished: &mut Vec<TaskId>) -> Result<bool, EndpointError> {
         let mut moved = false;
+        let mut parts = 0;
         for _ in 0..TURN {
             let Some((msg, task)) = self.recvs.front_mut() else { break };
             // SAFETY: as in `progress_out`.
@@ -142,7 +150,13 @@ impl Channel {
                     moved = true;
                 }
                 Progress::None => break,
-                Progress::Some | Progress::Posted => moved = true,
+                Progress::Some | Progress::Posted => {
+                    moved = true;
+                    parts += 1;
+                    if parts == PARTS {
+                        break;
+                    }
+                }
             }
         }
         Ok(moved)
