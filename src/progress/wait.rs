@@ -3,9 +3,9 @@
 //! Whoever waits drives. Spinning wins when the peer answers within microseconds; yielding lets a peer run that
 //! shares the processor; sleeping costs a wake-up (tens of microseconds) and no processor.
 //!
-//! How long to spin before yielding depends on who gets the processor then, which a thread learns from how long its
-//! yields last ([`Patience`]). Is it the peer, then the sooner the better; is it somebody who keeps it for a whole
-//! time slice, then yielding is the last resort.
+//! How long to spin before yielding depends on who gets the processor then, which a thread learns from how long
+//! its yields last (`Patience`). Is it the peer, then the sooner the better; is it somebody who keeps it for a
+//! whole time slice, then yielding is the last resort.
 
 use crate::sync::atomic::AtomicU32;
 use crate::sys::sleeper::{self, Interest};
@@ -19,8 +19,8 @@ const SPINS: u32 = 200;
 const LOOK: u32 = 8;
 /// How long to go on yielding before sleeping.
 const YIELD: Duration = Duration::from_micros(60);
-/// The same where sockets are waited for: being woken from there costs more, and often the scheduler then puts the
-/// sleeper on the waker's processor, where the two get into each other's way for a while.
+/// The same where sockets are waited for: being woken from there costs more, and often the scheduler then puts
+/// the sleeper on the waker's processor, where the two get into each other's way for a while.
 const YIELD_ON_SOCKETS: Duration = Duration::from_micros(200);
 /// Turns of a wait that never gets idle after which deadlines are looked at all the same.
 const BUSY: u32 = 256;

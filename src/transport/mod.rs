@@ -189,8 +189,9 @@ pub trait Endpoint: Send {
     /// As for [`Endpoint::send`].
     unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError>;
 
-    /// How many posted messages, oldest first, have become done since the last call. While there are posted messages,
-    /// this is called whenever no more sends follow for now: small ones are held back until then, to go out together.
+    /// How many posted messages, oldest first, have become done since the last call. While there are posted
+    /// messages, this is called whenever no more sends follow for now: small ones are held back until then, to
+    /// go out together.
     fn reap(&mut self) -> Result<usize, EndpointError>;
 
     /// The descriptor to poll before sleeping; `None` when the peer rings this member's bell instead.

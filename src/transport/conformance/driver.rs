@@ -254,7 +254,7 @@ pub fn drive(a: &mut Peer, b: &mut Peer) {
     }
 }
 
-/// Sends alone, small messages held back included, until nothing moves any more or all is sent. Whether all is sent.
+/// Sends alone, what is held back included, until nothing moves any more or all is sent. Whether all is sent.
 #[track_caller]
 pub fn fill(from: &mut Peer) -> bool {
     let mut idle = 0;

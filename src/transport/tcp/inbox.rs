@@ -1,4 +1,5 @@
-//! Bytes that were read before their message asked for them, and memory for those that are reduced on arrival.
+//! Bytes that were read before their message asked for them, and memory for those that are reduced on
+//! arrival.
 
 use super::spare;
 use std::cell::Cell;
@@ -6,7 +7,7 @@ use std::cell::Cell;
 /// Bytes read ahead at most: many small messages per system call.
 pub const CAPACITY: usize = 64 << 10;
 /// Bytes that a reducing receive takes from the kernel at once; stays in the core's own cache.
-const SCRATCH: usize = 256 << 10;
+const SCRATCH: usize = 128 << 10;
 
 thread_local! {
     static SPARE_INBOX: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };

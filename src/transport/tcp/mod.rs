@@ -1,8 +1,12 @@
 //! TCP between machines: one connection per pair of members of one world.
 //!
-//! A message is a [`Header`] and its payload, nothing else; a direction is a sequence of messages. Payloads go
-//! straight from the sender's buffer into the kernel and from the kernel into the receiver's, apart from small ones
-//! that come along with a header (see `inbox`) and those that are reduced.
+//! A message is a [`Header`] and its payload, nothing else; a direction is a sequence of messages. Payloads
+//! go straight from the sender's buffer into the kernel and from the kernel into the receiver's, apart from
+//! those that are reduced and from small ones, which are put together on the way out (see `outbox`) and come
+//! along with a header on the way in (see `inbox`).
+//!
+//! Small messages are only posted by [`Endpoint::send`]; [`Endpoint::reap`], a long message behind them or a
+//! full outbox makes them go, all with one system call.
 //!
 //! An error ends the direction in which it happened and stays: the same call answers the same error for ever. The
 //! other direction goes on, so that what a peer sent before it went is delivered, and a peer that only finished
@@ -177,14 +181,15 @@ impl TcpEndpoint {
         got
     }
 
-    /// Reads the next part of the payload, and when that completes the message, what is behind it into the inbox.
-    /// Whether anything has arrived. Called with an empty inbox.
+    /// Reads the next part of the payload, and when that completes the message, what is behind it into the
+    /// inbox. Whether anything has arrived. Called with an empty inbox.
     ///
     /// # Safety
     /// As for [`Endpoint::recv`].
     unsafe fn read_payload(&mut self, msg: &mut RecvMsg) -> Result<bool, Fault> {
         let missing = self.arrival.missing(msg);
-        // What follows a long message is probably long, too: its header comes along, its payload is worth a system call.
+        // What follows a long message is probably long, too: its header comes along, and its payload is worth
+        // a system call.
         let ahead = if msg.len > READ_AHEAD_BELOW { Header::SIZE } else { inbox::CAPACITY };
         let fd = self.stream.as_fd();
         let arrival = &mut self.arrival;

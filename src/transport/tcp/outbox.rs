@@ -1,8 +1,8 @@
 //! Small messages on their way into the kernel.
 //!
-//! A system call costs as much as copying tens of kilobytes, so small messages that are sent one behind the other are
-//! put next to each other and go out together. They are still the caller's until then: a message is over when the
-//! kernel has it.
+//! A system call costs as much as copying ten kilobytes, so small messages that are sent one behind the other
+//! are put next to each other and go out together. They are still the caller's until then: a message is over
+//! when the kernel has it.
 
 use super::spare;
 use crate::transport::protocol::Header;

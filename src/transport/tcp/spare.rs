@@ -1,7 +1,7 @@
 //! Memory that an endpoint needs only while it reads or writes.
 //!
-//! A process may hold thousands of endpoints and most are idle at any time, so none owns a buffer: each takes one
-//! from its thread when it needs it, and keeps it only as long as bytes are in it that have to wait.
+//! A process may hold thousands of endpoints and most are idle at any time, so none owns a buffer: each takes
+//! one from its thread when it needs it, and keeps it only as long as bytes are in it that have to wait.
 
 use std::cell::Cell;
 use std::thread::LocalKey;
