@@ -90,7 +90,7 @@ impl TcpEndpoint {
             if self.outbox.push(whole, rest) {
                 return Ok(Progress::Posted);
             }
-            let moved = self.flush()?;
+            let moved = self.push_out()?;
             return Ok(match (self.outbox.push(whole, rest), moved) {
                 (true, _) => Progress::Posted,
                 (false, true) => Progress::Some,
@@ -112,7 +112,7 @@ impl TcpEndpoint {
     }
 
     /// Hands the outbox to the kernel as far as that takes it. Whether anything moved.
-    fn flush(&mut self) -> Result<bool, Fault> {
+    fn push_out(&mut self) -> Result<bool, Fault> {
         let Some(n) = sent("send", stream::send(self.stream.as_fd(), self.outbox.filled()))? else {
             return Ok(false);
         };
@@ -289,7 +289,7 @@ impl Endpoint for TcpEndpoint {
 
     fn reap(&mut self) -> Result<usize, EndpointError> {
         if !self.outbox.is_empty() && self.send_fault.is_none() {
-            let flushed = self.flush();
+            let flushed = self.push_out();
             self.send_fault = flushed.err();
         }
         match (self.outbox.take_done(), self.send_fault) {
@@ -307,7 +307,7 @@ impl Endpoint for TcpEndpoint {
         if self.outbox.is_empty() {
             self.shut_write();
         } else if self.send_fault.is_none() {
-            self.send_fault = self.flush().err();
+            self.send_fault = self.push_out().err();
         }
     }
 
