@@ -6,6 +6,7 @@
 //! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
 //! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
+//! | `MW_TCP_CONGESTION` | congestion control of data connections, such as `cubic` | the system's |
 //! | `MW_SECRET` | secret of named worlds, at least 16 bytes | none |
 //! | `MW_SECRET_FILE` | file that holds it; one newline at its end is not part of it | none |
 //! | `MW_TIMEOUT_MS` | deadline of every operation | 600000 |
@@ -66,6 +67,8 @@ pub struct Config {
     pub transport: TransportChoice,
     /// Interface choice, in the syntax of `NCCL_SOCKET_IFNAME`.
     pub ifname: Option<String>,
+    /// Congestion control of data connections, if not the system's.
+    pub congestion: Option<String>,
     /// The secret of named worlds.
     pub secret: Option<Secret>,
     /// Deadline of every operation.
@@ -180,6 +183,7 @@ impl Config {
             device,
             transport,
             ifname: text(&over.ifname, "MW_IFNAME")?,
+            congestion: variable(env, "MW_TCP_CONGESTION")?,
             secret: match &over.secret {
                 Some(secret) => Some(long_enough("config.secret", secret.clone())?),
                 None => secret(env)?,

@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 const TURN: usize = 64;
 const TURN_BYTES: usize = 1 << 20;
 
+/// Looks at memory in the time of one at a socket.
+const SYSTEM_CALL: u32 = 16;
+
 /// How an attempt to move a message at once came out.
 #[derive(Debug)]
 pub enum Attempt {
@@ -90,7 +93,18 @@ impl Channel {
 
     /// Waits for (bytes from, room at or an answer of) the peer.
     pub fn interest(&self) -> (bool, bool) {
-        (!self.recvs.is_empty() && !self.closed_in, !self.sends.is_empty() && !self.closed_out)
+        let outgoing = !self.sends.is_empty() || !self.posted.is_empty();
+        (!self.recvs.is_empty() && !self.closed_in, outgoing && !self.closed_out)
+    }
+
+    /// Whether something waits for room, and no socket tells when there is some.
+    pub fn is_held_up(&self) -> bool {
+        !self.sends.is_empty() && !self.closed_out && self.poll_fd().is_none()
+    }
+
+    /// So many looks in terms of this channel's: where one is a system call, it takes as long as many others.
+    pub fn looks(&self, looks: u32) -> u32 {
+        if self.poll_fd().is_some() { looks.div_ceil(SYSTEM_CALL) } else { looks }
     }
 
     /// Tasks with messages under way here.
@@ -159,7 +173,7 @@ impl Channel {
         fp.seq = self.recv_seq;
         self.recv_seq = self.recv_seq.wrapping_add(1);
         let mut msg = RecvMsg::new(fp, Sink::Copy(ptr), len);
-        let mut left = looks;
+        let mut left = self.looks(looks);
         loop {
             // SAFETY: as in `send_now`.
             match unsafe { self.endpoint.recv(&mut msg) } {
@@ -262,7 +276,9 @@ impl Channel {
                     moved = true;
                 }
                 Progress::None => break,
-                Progress::Some | Progress::Posted => moved = true,
+                Progress::Some | Progress::Posted => {
+                    moved = true;
+                }
             }
         }
         Ok(moved)

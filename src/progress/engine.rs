@@ -531,7 +531,8 @@ impl Engine {
     /// Moves what can be moved until the ticket's operation is done, or something has to be settled elsewhere: so many
     /// looks in vain, somebody who wants in, or a trouble.
     pub fn drive(&mut self, ticket: &Ticket, looks: u32, wanted: impl Fn() -> bool) -> Option<Trouble> {
-        let mut left = looks;
+        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
+        let mut left = channels.map(|c| c.looks(looks)).min().unwrap_or(looks);
         while !ticket.is_done() {
             let (moved, trouble) = self.progress();
             if trouble.is_some() {
@@ -612,7 +613,7 @@ impl Engine {
     /// Whether something waits for room that no socket tells of.
     pub fn is_held_up(&self) -> bool {
         let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
-        channels.into_iter().any(|c| c.poll_fd().is_none() && c.interest().1)
+        channels.into_iter().any(Channel::is_held_up)
     }
 
     /// The earliest deadline of an unfinished operation.

@@ -2,20 +2,65 @@
 //!
 //! Whoever waits drives. Spinning wins when the peer answers within microseconds; yielding lets a peer run that
 //! shares the processor; sleeping costs a wake-up (tens of microseconds) and no processor.
+//!
+//! How long to spin before yielding depends on who gets the processor then, which a thread learns from how long
+//! its yields last (`Patience`). Is it the peer, then the sooner the better; is it somebody who keeps it for a
+//! whole time slice, then yielding is the last resort.
 
 use crate::sync::atomic::AtomicU32;
 use crate::sys::sleeper::{self, Interest};
 use crate::sys::{bell, process};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Turns of pure spinning.
+/// Turns of pure spinning, unless they last longer than the thread's patience.
 const SPINS: u32 = 200;
+/// Turns of spinning between looks at the clock.
+const LOOK: u32 = 8;
 /// How long to go on yielding before sleeping.
 const YIELD: Duration = Duration::from_micros(60);
+/// The same where sockets are waited for: being woken from there costs more, and often the scheduler then puts
+/// the sleeper on the waker's processor, where the two get into each other's way for a while.
+const YIELD_ON_SOCKETS: Duration = Duration::from_micros(200);
 /// Turns of a wait that never gets idle after which deadlines are looked at all the same.
 const BUSY: u32 = 256;
 /// Longest sleep: a second line of defence, not a mechanism.
 const NAP: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static PATIENCE: Cell<Duration> = const { Cell::new(Patience::FIRST) };
+}
+
+/// How long the calling thread spins before it yields.
+struct Patience;
+
+impl Patience {
+    const FIRST: Duration = Duration::from_micros(10);
+    const LEAST: Duration = Duration::from_micros(1);
+    const MOST: Duration = Duration::from_micros(50);
+    /// A yield after which there is something to do was to the peer, unless it lasted longer than this.
+    const SHORT: Duration = Duration::from_micros(100);
+    /// Nobody whose messages are small works for so long.
+    const LONG: Duration = Duration::from_micros(500);
+
+    fn get() -> Duration {
+        PATIENCE.try_with(Cell::get).unwrap_or(Patience::FIRST)
+    }
+
+    fn set(patience: Duration) {
+        // A thread that is ending learns nothing any more.
+        let _ending = PATIENCE.try_with(|p| p.set(patience));
+    }
+
+    /// A yield took `lasted`, and `moved` says whether there was something to do after it.
+    fn learn(lasted: Duration, moved: bool) {
+        if lasted >= Patience::LONG {
+            Patience::set(Patience::MOST);
+        } else if moved && lasted >= Patience::LEAST && lasted < Patience::SHORT {
+            Patience::set((Patience::get() / 2).max(Patience::LEAST));
+        }
+    }
+}
 
 /// Something that can be driven towards completion: a world.
 pub trait Driver {
@@ -35,10 +80,15 @@ pub trait Driver {
 pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant>) -> bool {
     let (mut idle, mut busy) = (0u32, 0u32);
     let mut idle_since = None;
+    let mut yielded = None;
+    let mut interests = Vec::new();
     loop {
         let mut moved = false;
         for d in drivers {
             moved |= d.drive();
+        }
+        if let Some(lasted) = yielded.take() {
+            Patience::learn(lasted, moved);
         }
         if done() {
             return true;
@@ -61,33 +111,54 @@ pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Ins
             continue;
         }
         idle += 1;
-        if idle < SPINS {
+        if idle < SPINS && !idle.is_multiple_of(LOOK) {
             std::hint::spin_loop();
             continue;
         }
         let now = Instant::now();
+        let waited = now.duration_since(*idle_since.get_or_insert(now));
+        if idle < SPINS && waited < Patience::get() {
+            continue;
+        }
+        // Past spinning, until something moves.
+        idle = SPINS;
         if limit.is_some_and(|l| now >= l) {
             return false;
         }
-        if now.duration_since(*idle_since.get_or_insert(now)) < YIELD {
+        if waited < YIELD || (waited < YIELD_ON_SOCKETS && on_sockets(drivers, &mut interests)) {
             process::yield_now();
+            yielded = Some(now.elapsed());
             continue;
         }
         for d in drivers {
             d.tick(now);
         }
-        sleep(drivers, done, limit, now);
+        sleep(drivers, done, limit, now, &mut interests);
         // After a wake-up there is something to do, or soon will be.
         idle = SPINS / 2;
         idle_since = None;
     }
 }
 
-fn sleep(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant>, now: Instant) {
-    let mut interests = Vec::new();
+/// Whether sockets are waited for; which, says `interests`.
+fn on_sockets(drivers: &[&dyn Driver], interests: &mut Vec<Interest>) -> bool {
+    interests.clear();
+    for d in drivers {
+        d.interests(interests);
+    }
+    !interests.is_empty()
+}
+
+fn sleep(
+    drivers: &[&dyn Driver],
+    done: &dyn Fn() -> bool,
+    limit: Option<Instant>,
+    now: Instant,
+    interests: &mut Vec<Interest>,
+) {
+    let on_sockets = on_sockets(drivers, interests);
     let mut nap = NAP;
     for d in drivers {
-        d.interests(&mut interests);
         for t in [d.deadline(), limit].into_iter().flatten() {
             nap = nap.min(t.saturating_duration_since(now));
         }
@@ -95,7 +166,7 @@ fn sleep(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant
     // A deadline that has just passed is `tick`'s; never turn it into a busy loop.
     let nap = nap.max(Duration::from_micros(50));
     match drivers {
-        [one] if interests.is_empty() => {
+        [one] if !on_sockets => {
             let armed = bell::arm(one.bell(), bell::Mode::Futex);
             if !one.drive() && !done() {
                 bell::sleep(one.bell(), armed, nap);
@@ -112,7 +183,7 @@ fn sleep(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant
             if moved || done() {
                 return;
             }
-            if let Err(e) = sleeper::sleep(&interests, nap) {
+            if let Err(e) = sleeper::sleep(interests, nap) {
                 // Out of descriptors, say: waiting costs more, but goes on.
                 tracing::debug!("sleeping without descriptors: {e}");
                 std::thread::sleep(nap.min(Duration::from_millis(1)));

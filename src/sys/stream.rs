@@ -20,6 +20,20 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
+/// Sends as much of `buf` as the kernel takes now. `WouldBlock` when it takes nothing.
+pub fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: `buf` is readable for its length during the call.
+    retry(|| unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+}
+
+/// Receives into `buf` what has arrived. `Ok(0)` at the end of the stream, given room in `buf`; `WouldBlock` when
+/// nothing has arrived.
+pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buf` is mutably borrowed for the length of the call.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
+}
+
 /// Sends as much of `bufs`, in order, as the kernel takes now. `WouldBlock` when it takes nothing.
 pub fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: all-zero is a valid msghdr: no address, no buffers, no control data.

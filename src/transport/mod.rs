@@ -150,7 +150,7 @@ pub enum Progress {
     /// The message is complete; its buffer belongs to the caller again.
     Done,
     /// (send only) The whole message has been announced and the next one may be posted, but the buffer is still
-    /// needed: [`Endpoint::reap`] tells when it no longer is.
+    /// needed: [`Endpoint::reap`] tells when it no longer is. It may even stay here until that is called.
     Posted,
     /// Something moved.
     Some,
@@ -194,7 +194,9 @@ pub trait Endpoint: Send {
     /// As for [`Endpoint::send`].
     unsafe fn recv(&mut self, msg: &mut RecvMsg) -> Result<Progress, EndpointError>;
 
-    /// How many posted messages, oldest first, have become done since the last call.
+    /// How many posted messages, oldest first, have become done since the last call. While there are posted
+    /// messages, this is called whenever no more sends follow for now: small ones are held back until then, to
+    /// go out together.
     fn reap(&mut self) -> Result<usize, EndpointError>;
 
     /// Wakes the peer, if it sleeps and something was done since the last call that it may wait for. Until then it need

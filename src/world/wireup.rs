@@ -156,6 +156,10 @@ impl World {
                 w.await_data((self.id, self.epoch, rank, self.rank), deadline, broken)?
             };
             let end = TcpEndpoint::new(stream).map_err(|e| Error::system("preparing a connection", &e))?;
+            if let Some(name) = &self.config.congestion {
+                let what = format!("choosing congestion control '{name}' (MW_TCP_CONGESTION)");
+                end.set_congestion(name).map_err(|e| Error::system(&what, &e))?;
+            }
             tcp += 1;
             endpoints.push(Some(Box::new(end)));
         }

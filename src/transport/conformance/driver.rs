@@ -254,13 +254,15 @@ pub fn drive(a: &mut Peer, b: &mut Peer) {
     }
 }
 
-/// Sends alone until nothing moves any more or all is sent. Whether all is sent.
+/// Sends alone, what is held back included, until nothing moves any more or all is sent. Whether all is sent.
 #[track_caller]
 pub fn fill(from: &mut Peer) -> bool {
     let mut idle = 0;
     // Acknowledgements may be late: the sender has to be stuck for a while.
     while from.unsent() > 0 && idle < 200 {
-        if from.poll_send().expect("the sending end") == Progress::None {
+        let sent = from.poll_send().expect("the sending end") != Progress::None;
+        let reaped = from.poll_reap().expect("the sending end");
+        if !sent && !reaped {
             idle += 1;
             std::thread::sleep(Duration::from_micros(50));
         } else {

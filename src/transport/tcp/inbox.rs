@@ -1,37 +1,24 @@
-//! Memory that a receiving endpoint needs only while it reads.
-//!
-//! A process may hold thousands of endpoints and most are idle at any time, so none owns a buffer: each takes one
-//! from its thread when it reads, and keeps it only as long as bytes of a later message are in it.
+//! Bytes that were read before their message asked for them, and memory for those that are reduced on
+//! arrival.
 
+use super::spare;
 use std::cell::Cell;
 
-/// Bytes read ahead at most: several small messages per system call, little to copy when a large one follows.
-pub const CAPACITY: usize = 16 << 10;
+/// Bytes read ahead at most: many small messages per system call.
+pub const CAPACITY: usize = 64 << 10;
 /// Bytes that a reducing receive takes from the kernel at once; stays in the core's own cache.
-const SCRATCH: usize = 256 << 10;
+const SCRATCH: usize = 128 << 10;
 
 thread_local! {
     static SPARE_INBOX: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
     static SPARE_SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
-type Spare = std::thread::LocalKey<Cell<Option<Box<[u8]>>>>;
-
-fn take(spare: &'static Spare, size: usize) -> Box<[u8]> {
-    // A thread that is ending has no spare any more.
-    spare.try_with(Cell::take).ok().flatten().unwrap_or_else(|| vec![0; size].into_boxed_slice())
-}
-
-fn give(spare: &'static Spare, buf: Box<[u8]>) {
-    // On a thread that is ending the buffer is freed here, with the closure that did not run.
-    let _freed = spare.try_with(move |cell| cell.set(Some(buf)));
-}
-
 /// Runs `body` with a temporary buffer.
 pub fn with_scratch<R>(body: impl FnOnce(&mut [u8]) -> R) -> R {
-    let mut buf = take(&SPARE_SCRATCH, SCRATCH);
+    let mut buf = spare::take(&SPARE_SCRATCH, || spare::bytes(SCRATCH));
     let result = body(&mut buf);
-    give(&SPARE_SCRATCH, buf);
+    spare::give(&SPARE_SCRATCH, buf);
     result
 }
 
@@ -57,7 +44,7 @@ impl Inbox {
 
     /// Room for more; all of [`CAPACITY`] that is not filled.
     pub fn space(&mut self) -> &mut [u8] {
-        let buf = self.buf.get_or_insert_with(|| take(&SPARE_INBOX, CAPACITY));
+        let buf = self.buf.get_or_insert_with(|| spare::take(&SPARE_INBOX, || spare::bytes(CAPACITY)));
         if self.head > 0 {
             buf.copy_within(self.head..self.tail, 0);
             self.tail -= self.head;
@@ -77,7 +64,7 @@ impl Inbox {
         if self.head == self.tail {
             (self.head, self.tail) = (0, 0);
             if let Some(buf) = self.buf.take() {
-                give(&SPARE_INBOX, buf);
+                spare::give(&SPARE_INBOX, buf);
             }
         }
     }

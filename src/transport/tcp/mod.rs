@@ -1,8 +1,12 @@
 //! TCP between machines: one connection per pair of members of one world.
 //!
-//! A message is a [`Header`] and its payload, nothing else; a direction is a sequence of messages. Payloads go
-//! straight from the sender's buffer into the kernel and from the kernel into the receiver's, apart from small ones
-//! that come along with a header (see `inbox`) and those that are reduced.
+//! A message is a [`Header`] and its payload, nothing else; a direction is a sequence of messages. Payloads
+//! go straight from the sender's buffer into the kernel and from the kernel into the receiver's, apart from
+//! those that are reduced and from small ones, which are put together on the way out (see `outbox`) and come
+//! along with a header on the way in (see `inbox`).
+//!
+//! Small messages are only posted by [`Endpoint::send`]; [`Endpoint::reap`], a long message behind them or a
+//! full outbox makes them go, all with one system call.
 //!
 //! An error ends the direction in which it happened and stays: the same call answers the same error for ever. The
 //! other direction goes on, so that what a peer sent before it went is delivered, and a peer that only finished
@@ -16,6 +20,8 @@
 //! `None`: bytes that nobody asked for keep the descriptor readable, and bytes read ahead do not.
 
 mod inbox;
+mod outbox;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +29,7 @@ use crate::sys::stream;
 use crate::transport::protocol::{Arrival, Departure, Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg, Sink};
 use inbox::Inbox;
+use outbox::Outbox;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -40,7 +47,10 @@ pub struct TcpEndpoint {
     stream: TcpStream,
     departure: Departure,
     arrival: Arrival,
+    outbox: Outbox,
     inbox: Inbox,
+    /// No more sends will come; the peer is told when the outbox is empty.
+    finished: bool,
     send_fault: Option<Fault>,
     recv_fault: Option<Fault>,
 }
@@ -54,7 +64,9 @@ impl TcpEndpoint {
             stream,
             departure: Departure::default(),
             arrival: Arrival::default(),
+            outbox: Outbox::default(),
             inbox: Inbox::default(),
+            finished: false,
             send_fault: None,
             recv_fault: None,
         })
@@ -72,12 +84,48 @@ impl TcpEndpoint {
         let header = self.departure.header(msg, &mut raw)?;
         // SAFETY: by this function's contract; `header` has checked `offset <= len`.
         let rest = unsafe { msg.rest() };
-        let payload = rest.get(..WORK).unwrap_or(rest);
-        match stream::send_vectored(self.stream.as_fd(), &[IoSlice::new(header), IoSlice::new(payload)]) {
-            Ok(n) => Ok(self.departure.advance(msg, n)),
-            Err(err) if err.kind() == ErrorKind::WouldBlock => Ok(Progress::None),
-            Err(err) => Err(fault("sendmsg", &err)),
+        if let Some(whole) = header.first_chunk()
+            && rest.len() <= outbox::SMALL
+        {
+            if self.outbox.push(whole, rest) {
+                return Ok(Progress::Posted);
+            }
+            let moved = self.push_out()?;
+            return Ok(match (self.outbox.push(whole, rest), moved) {
+                (true, _) => Progress::Posted,
+                (false, true) => Progress::Some,
+                (false, false) => Progress::None,
+            });
         }
+        let payload = rest.get(..WORK).unwrap_or(rest);
+        let before = self.outbox.filled();
+        let bufs = [IoSlice::new(before), IoSlice::new(header), IoSlice::new(payload)];
+        let bufs = if before.is_empty() { bufs.get(1..).unwrap_or_default() } else { &bufs };
+        match sent("sendmsg", stream::send_vectored(self.stream.as_fd(), bufs))? {
+            Some(n) => {
+                let ahead = n.min(before.len());
+                self.outbox.consume(ahead);
+                Ok(self.departure.advance(msg, n - ahead))
+            }
+            None => Ok(Progress::None),
+        }
+    }
+
+    /// Hands the outbox to the kernel as far as that takes it. Whether anything moved.
+    fn push_out(&mut self) -> Result<bool, Fault> {
+        let Some(n) = sent("send", stream::send(self.stream.as_fd(), self.outbox.filled()))? else {
+            return Ok(false);
+        };
+        self.outbox.consume(n);
+        if self.finished && self.outbox.is_empty() {
+            self.shut_write();
+        }
+        Ok(n > 0)
+    }
+
+    fn shut_write(&self) {
+        // Fails only on a connection that is lost already, which the peer notices without our word.
+        let _lost = self.stream.shutdown(Shutdown::Write);
     }
 
     /// # Safety
@@ -128,23 +176,29 @@ impl TcpEndpoint {
         let space = self.inbox.space();
         let want = want.min(space.len());
         let space = space.get_mut(..want).unwrap_or_default();
-        let got = received(stream::recv_vectored(self.stream.as_fd(), &mut [IoSliceMut::new(space)]));
+        let got = received(stream::recv(self.stream.as_fd(), space));
         self.inbox.commit(got.ok().flatten().unwrap_or(0));
         got
     }
 
-    /// Reads the next part of the payload, and when that completes the message, what is behind it into the inbox.
-    /// Whether anything has arrived. Called with an empty inbox.
+    /// Reads the next part of the payload, and when that completes the message, what is behind it into the
+    /// inbox. Whether anything has arrived. Called with an empty inbox.
     ///
     /// # Safety
     /// As for [`Endpoint::recv`].
     unsafe fn read_payload(&mut self, msg: &mut RecvMsg) -> Result<bool, Fault> {
         let missing = self.arrival.missing(msg);
+        // What follows a long message is probably long, too: its header comes along, and its payload is worth
+        // a system call.
+        let ahead = if msg.len > READ_AHEAD_BELOW { Header::SIZE } else { inbox::CAPACITY };
         let fd = self.stream.as_fd();
         let arrival = &mut self.arrival;
         let inbox = &mut self.inbox;
         let mut fill = |front: &mut [u8]| {
-            let back = if front.len() == missing { inbox.space() } else { &mut [] };
+            if front.len() < missing {
+                return received(stream::recv(fd, front));
+            }
+            let back = inbox.space().get_mut(..ahead).unwrap_or_default();
             let mut bufs = [IoSliceMut::new(front), IoSliceMut::new(back)];
             let got = received(stream::recv_vectored(fd, &mut bufs));
             let n = got.ok().flatten().unwrap_or(0);
@@ -180,7 +234,16 @@ fn received(result: io::Result<usize>) -> Result<Option<usize>, Fault> {
         Ok(0) => Err(Fault::Closed),
         Ok(n) => Ok(Some(n)),
         Err(err) if err.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(err) => Err(fault("recvmsg", &err)),
+        Err(err) => Err(fault("recv", &err)),
+    }
+}
+
+/// What a write says: `None` when it has to wait.
+fn sent(call: &'static str, result: io::Result<usize>) -> Result<Option<usize>, Fault> {
+    match result {
+        Ok(n) => Ok(Some(n)),
+        Err(err) if err.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(err) => Err(fault(call, &err)),
     }
 }
 
@@ -203,6 +266,9 @@ impl Endpoint for TcpEndpoint {
         if let Some(fault) = self.send_fault {
             return Err(fault.into());
         }
+        if self.finished {
+            return Err(Fault::Misuse("send after finish").into());
+        }
         // SAFETY: by this function's contract.
         unsafe { self.advance_send(msg) }.map_err(|fault| {
             self.send_fault = Some(fault);
@@ -222,8 +288,14 @@ impl Endpoint for TcpEndpoint {
     }
 
     fn reap(&mut self) -> Result<usize, EndpointError> {
-        // The kernel holds a copy of whatever was sent, so no message is ever only posted.
-        Ok(0)
+        if !self.outbox.is_empty() && self.send_fault.is_none() {
+            let flushed = self.push_out();
+            self.send_fault = flushed.err();
+        }
+        match (self.outbox.take_done(), self.send_fault) {
+            (0, Some(fault)) => Err(fault.into()),
+            (n, _) => Ok(n),
+        }
     }
 
     fn poll_fd(&self) -> Option<RawFd> {
@@ -231,9 +303,12 @@ impl Endpoint for TcpEndpoint {
     }
 
     fn finish(&mut self) {
-        self.send_fault.get_or_insert(Fault::Misuse("send after finish"));
-        // Fails only on a connection that is lost already, which the peer notices without our word.
-        let _lost = self.stream.shutdown(Shutdown::Write);
+        self.finished = true;
+        if self.outbox.is_empty() {
+            self.shut_write();
+        } else if self.send_fault.is_none() {
+            self.send_fault = self.push_out().err();
+        }
     }
 
     fn cancel(&mut self) {
@@ -242,6 +317,7 @@ impl Endpoint for TcpEndpoint {
         // a reset, so that its sends fail as well instead of waiting for room that nobody makes.
         self.send_fault = Some(Fault::Cancelled);
         self.recv_fault = Some(Fault::Cancelled);
+        self.outbox.clear();
         self.inbox.consume(inbox::CAPACITY);
         // Fails only on a connection that is lost already, which the peer notices without our word.
         let _lost = self.stream.shutdown(Shutdown::Both);

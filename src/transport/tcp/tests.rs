@@ -122,7 +122,7 @@ fn drop_does_not_overtake_what_was_sent() {
     let count = 500;
     (0..count).for_each(|i| a.send(fp(i), pattern(1, 1000)));
     assert!(!fill(&mut a), "more than the kernel holds");
-    let done = count as usize - a.unsent();
+    let done = count as usize - a.pending().0;
     drop(a);
     (0..count).for_each(|i| b.recv(fp(i), 1000));
     assert!(matches!(b.recv_error(), EndpointError::Closed));
@@ -193,8 +193,79 @@ fn idle_endpoints_hold_no_memory() {
         }
         assert!(i == 0 || !a.inbox.holds_memory());
     }
+    let mut msg = SendMsg::new(fp(0), buf.as_ptr(), 8);
+    // SAFETY: `buf` outlives the message.
+    assert_eq!(unsafe { a.send(&mut msg) }.unwrap(), Progress::Posted);
+    assert!(a.outbox.holds_memory());
+    assert_eq!(a.reap().unwrap(), 1);
+    assert!(!a.outbox.holds_memory());
     // Not dropped by accident before the message is given up.
     a.cancel();
+}
+
+#[test]
+fn small_messages_go_out_together() {
+    let (mut a, mut raw) = against_raw();
+    for i in 0..3 {
+        a.send(fp(i), pattern(1, 10));
+        assert_eq!(a.poll_send().unwrap(), Progress::Posted);
+    }
+    raw.set_nonblocking(true).unwrap();
+    assert_eq!(raw.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(a.poll_reap().unwrap());
+    assert_eq!(a.pending().0, 0);
+    raw.set_nonblocking(false).unwrap();
+    let mut got = vec![0; 3 * (Header::SIZE + 10)];
+    raw.read_exact(&mut got).unwrap();
+    let message = |i| [header(i, 10), pattern(1, 10).to_vec()].concat();
+    assert_eq!(got, [message(0), message(1), message(2)].concat());
+}
+
+#[test]
+fn a_long_message_takes_small_ones_along() {
+    let (mut a, mut raw) = against_raw();
+    let long = outbox::SMALL + 1;
+    a.send(fp(0), pattern(1, 10));
+    a.send(fp(1), pattern(2, long));
+    assert_eq!(a.poll_send().unwrap(), Progress::Posted);
+    assert_eq!(a.poll_send().unwrap(), Progress::Done);
+    let mut got = vec![0; 2 * Header::SIZE + 10 + long];
+    raw.read_exact(&mut got).unwrap();
+    let whole = [header(0, 10), pattern(1, 10).to_vec(), header(1, long), pattern(2, long).to_vec()];
+    assert_eq!(got, whole.concat());
+    assert!(a.poll_reap().unwrap());
+    assert_eq!(a.pending().0, 0);
+}
+
+#[test]
+fn finish_sends_what_was_held_back() {
+    let (mut a, mut raw) = against_raw();
+    a.send(fp(0), pattern(1, 10));
+    assert_eq!(a.poll_send().unwrap(), Progress::Posted);
+    a.end.finish();
+    let mut got = Vec::new();
+    raw.read_to_end(&mut got).unwrap();
+    assert_eq!(got, [header(0, 10), pattern(1, 10).to_vec()].concat());
+    assert!(a.poll_reap().unwrap());
+}
+
+#[test]
+fn finish_waits_for_room() {
+    let (a, b) = ends(Some(16 << 10));
+    let (mut a, mut b) = (Peer::new(a), Peer::new(b));
+    let count = 500;
+    (0..count).for_each(|i| a.send(fp(i), pattern(1, 1000)));
+    assert!(!fill(&mut a), "more than the kernel holds");
+    let posted = count as usize - a.unsent();
+    a.end.finish();
+    (0..count).for_each(|i| b.recv(fp(i), 1000));
+    let mut patience = Patience::default();
+    while b.received.len() < posted {
+        // Only what has been accepted before; the rest is refused.
+        let moved = a.poll_reap().unwrap();
+        patience.after(moved | (b.poll_recv().unwrap() != Progress::None));
+    }
+    assert!(matches!(b.recv_error(), EndpointError::Closed));
 }
 
 #[test]
