@@ -317,7 +317,7 @@ impl ShmEndpoint {
     #[inline]
     unsafe fn put(&mut self, msg: &mut SendMsg) -> bool {
         let rest = msg.len - msg.offset;
-        let Some(mut f) = self.tx.reserve(rest) else { return false };
+        let Some(mut f) = self.tx.reserve(rest, msg.offset) else { return false };
         if f.len < rest {
             // Never split an element: all are at most eight bytes long.
             f.len &= !7;
@@ -337,7 +337,7 @@ impl ShmEndpoint {
     }
 
     fn announce(&mut self, msg: &mut SendMsg) -> Progress {
-        let Some(f) = self.tx.reserve(8) else { return Progress::None };
+        let Some(f) = self.tx.reserve(8, 0) else { return Progress::None };
         self.tx.write_first(&msg.fp, msg.len as u64);
         // SAFETY: room for eight bytes was reserved.
         unsafe { f.payload.cast::<[u8; 8]>().write_unaligned((msg.ptr as u64).to_le_bytes()) };

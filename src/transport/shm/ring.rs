@@ -31,12 +31,10 @@ pub const TAG_PULL: u32 = 0x13;
 const INLINE_AT: usize = 40;
 /// How many that can be.
 pub const INLINE: usize = SLOT - INLINE_AT;
-/// Longest fragment, so that both sides of a long message copy at the same time.
+/// The first fragments of a message, so that the receiver begins soon, and the longest one. In between each is as long
+/// as all before it: both sides copy at the same time, and neither waits often.
+const SHORTEST: usize = 8 << 10;
 const LONGEST: usize = 64 << 10;
-/// Shorter ones of messages that are not long: the receiver begins sooner.
-const SHORT: usize = 8 << 10;
-/// Messages up to this many bytes are not long.
-const NOT_LONG: usize = 128 << 10;
 const LAP: u32 = 1 << 31;
 
 /// A fragment that is about to be filled or read.
@@ -153,10 +151,10 @@ impl Sender {
         }
     }
 
-    /// Room for a fragment of up to `want` payload bytes; shorter when the ring is nearly full or ends. `None` when
-    /// there is no room at all.
+    /// Room for a fragment of up to `want` payload bytes of a message of which `before` bytes have gone; shorter where
+    /// the message is long, or the ring nearly full or at its end. `None` when there is no room at all.
     #[inline]
-    pub fn reserve(&mut self, want: usize) -> Option<Fragment> {
+    pub fn reserve(&mut self, want: usize, before: usize) -> Option<Fragment> {
         if self.tail - self.released == SLOTS as u64 {
             self.refresh();
             if self.tail - self.released == SLOTS as u64 {
@@ -168,11 +166,11 @@ impl Sender {
             let payload = unsafe { self.ring.slot(self.tail).add(INLINE_AT) };
             return Some(Fragment { payload, len: want, at: 0 });
         }
-        self.reserve_data(want)
+        self.reserve_data(want, before)
     }
 
-    fn reserve_data(&mut self, want: usize) -> Option<Fragment> {
-        let longest = if want > NOT_LONG { LONGEST.min(self.ring.size / 4) } else { SHORT };
+    fn reserve_data(&mut self, want: usize, before: usize) -> Option<Fragment> {
+        let longest = before.clamp(SHORTEST, LONGEST.min(self.ring.size / 4));
         let (size, needed) = (self.ring.size as u64, want.min(longest).next_multiple_of(SLOT) as u64);
         if self.released != self.tail || self.data_tail + needed > self.data_head + size {
             self.refresh();
