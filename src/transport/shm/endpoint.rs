@@ -70,6 +70,8 @@ pub struct ShmEndpoint {
     choice: Choice,
     /// When the long message that is coming began, and which way it takes.
     timing: Option<(Instant, Way)>,
+    /// When the last one was complete.
+    last: Option<Instant>,
 }
 
 impl ShmEndpoint {
@@ -96,6 +98,7 @@ impl ShmEndpoint {
             freed: (0, 0),
             choice: Choice::default(),
             timing: None,
+            last: None,
         }
     }
 
@@ -233,7 +236,12 @@ impl ShmEndpoint {
     #[inline]
     fn learn(&mut self, len: usize) {
         if let Some((since, way)) = self.timing.take() {
-            let nanoseconds = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let now = Instant::now();
+            let alone = now.duration_since(since);
+            // In a stream of messages, what lies between two of them is part of what they cost.
+            let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
+            self.last = Some(now);
+            let nanoseconds = u64::try_from(with_pause.unwrap_or(alone).as_nanos()).unwrap_or(u64::MAX);
             if self.choice.record(len, way, nanoseconds) {
                 self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
             }
