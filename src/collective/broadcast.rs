@@ -8,7 +8,10 @@
 //! next. With C chunks it takes C + n - 2 rounds of one chunk, so that everybody is done after little more
 //! than the time for B. A rank sends at most B and receives at most B.
 //!
-//! In both the root copies input to output after it has sent everything, when nobody waits for it.
+//! **Flat**, where every rank reads the root's buffer by itself, as over shared memory, and for small messages of
+//! few ranks: the root sends to all at once. One step, (n - 1) B bytes for the root.
+//!
+//! In all of them the root copies input to output after it has sent everything, when nobody waits for it.
 
 use super::frame::{Frame, Pieces, recv, send};
 use super::plan::Schedule;
@@ -25,6 +28,32 @@ pub(super) fn children(n: usize, place: usize) -> impl DoubleEndedIterator<Item 
 /// The parent of a place that is not the root's.
 pub(super) fn parent(place: usize) -> usize {
     place & (place - 1)
+}
+
+/// Broadcast from the root to everybody at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BroadcastFlat {
+    pub frame: Frame,
+}
+
+impl Schedule for BroadcastFlat {
+    fn scratch_len(&self) -> usize {
+        0
+    }
+
+    fn steps(&self) -> usize {
+        1 + usize::from(self.frame.is_root())
+    }
+
+    fn step(&self, k: usize, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        let input = frame.part(Buf::Input, 0);
+        match (frame.is_root(), k) {
+            (true, 0) => (1..frame.n).for_each(|distance| send(frame.after(distance), input, out)),
+            (true, _) => frame.load(input, frame.part(Buf::Output, 0), out),
+            (false, _) => recv(frame.root, frame.part(Buf::Output, 0), out),
+        }
+    }
 }
 
 /// Broadcast by a binomial tree.
