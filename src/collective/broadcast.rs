@@ -9,7 +9,8 @@
 //! than the time for B. A rank sends at most B and receives at most B.
 //!
 //! **Flat**, where every rank reads the root's buffer by itself, as over shared memory, and for small messages of
-//! few ranks: the root sends to all at once. One step, (n - 1) B bytes for the root.
+//! few ranks: the root sends to all at once. (n - 1) B bytes for the root. Large messages are cut into pieces, so
+//! that all read a piece while it is in a cache that they share: with C pieces C steps.
 //!
 //! In all of them the root copies input to output after it has sent everything, when nobody waits for it.
 
@@ -33,7 +34,14 @@ pub(super) fn parent(place: usize) -> usize {
 /// Broadcast from the root to everybody at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BroadcastFlat {
-    pub frame: Frame,
+    frame: Frame,
+    pieces: Pieces,
+}
+
+impl BroadcastFlat {
+    pub fn new(frame: Frame, piece: usize) -> BroadcastFlat {
+        BroadcastFlat { frame, pieces: Pieces::by_size(frame.bytes, piece) }
+    }
 }
 
 impl Schedule for BroadcastFlat {
@@ -42,16 +50,18 @@ impl Schedule for BroadcastFlat {
     }
 
     fn steps(&self) -> usize {
-        1 + usize::from(self.frame.is_root())
+        self.pieces.number() + usize::from(self.frame.is_root())
     }
 
     fn step(&self, k: usize, out: &mut Vec<Action>) {
         let frame = &self.frame;
-        let input = frame.part(Buf::Input, 0);
-        match (frame.is_root(), k) {
-            (true, 0) => (1..frame.n).for_each(|distance| send(frame.after(distance), input, out)),
-            (true, _) => frame.load(input, frame.part(Buf::Output, 0), out),
-            (false, _) => recv(frame.root, frame.part(Buf::Output, 0), out),
+        if !frame.is_root() {
+            recv(frame.root, self.pieces.piece(Buf::Output, k), out);
+        } else if k < self.pieces.number() {
+            let piece = self.pieces.piece(Buf::Input, k);
+            (1..frame.n).for_each(|distance| send(frame.after(distance), piece, out));
+        } else {
+            frame.load(frame.part(Buf::Input, 0), frame.part(Buf::Output, 0), out);
         }
     }
 }

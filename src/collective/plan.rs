@@ -102,7 +102,7 @@ impl Algorithm {
         let few = n <= tuning.flat_ranks;
         match kind {
             OpKind::Broadcast if few && bytes < tuning.broadcast_flat => {
-                Algorithm::BroadcastFlat(BroadcastFlat { frame })
+                Algorithm::BroadcastFlat(BroadcastFlat::new(frame, piece(n, 1, tuning)))
             }
             OpKind::Broadcast if bytes >= tuning.broadcast_chain && chain_pays(n, bytes, tuning.chunk) => {
                 Algorithm::BroadcastChain(BroadcastChain::new(frame, tuning.chunk))
@@ -125,7 +125,7 @@ impl Algorithm {
             OpKind::AllGather if bytes >= tuning.all_gather_ring => {
                 Algorithm::AllGatherRing(AllGatherRing { frame })
             }
-            OpKind::AllGather => Algorithm::AllGatherDirect(AllGatherDirect { frame }),
+            OpKind::AllGather => Algorithm::AllGatherDirect(AllGatherDirect::new(frame, piece(n, n, tuning))),
             OpKind::ReduceScatter if all >= tuning.reduce_scatter_pairwise => {
                 Algorithm::ReduceScatterPairwise(ReduceScatterPairwise { frame })
             }
@@ -180,6 +180,11 @@ fn flat_pays(n: usize, bytes: usize, tuning: &Tuning) -> bool {
         return bytes < tuning.all_reduce_pair;
     }
     n <= tuning.flat_ranks && bytes.saturating_mul(n - 1) < tuning.all_reduce_flat
+}
+
+/// Bytes that each of several senders sends to everybody at a time. For one reader there is nothing to keep in a cache.
+fn piece(n: usize, senders: usize, tuning: &Tuning) -> usize {
+    if n == 2 { usize::MAX } else { tuning.shared_piece / senders }
 }
 
 /// Whether a chain of n ranks, which is busy for B + (n - 2) chunks, beats a tree, whose root sends B for

@@ -24,6 +24,7 @@ const TINY: Tuning = Tuning {
     chunk: 64,
     flat_ranks: 0,
     broadcast_flat: 0,
+    shared_piece: usize::MAX,
     broadcast_chain: 200,
     reduce_chain: 200,
     all_reduce_flat: 0,
@@ -41,6 +42,7 @@ const TINY: Tuning = Tuning {
 const FLAT: Tuning = Tuning {
     flat_ranks: 7,
     broadcast_flat: usize::MAX,
+    shared_piece: 192,
     all_reduce_flat: 500,
     all_reduce_pair: 500,
     all_reduce_direct: 0,
@@ -337,7 +339,7 @@ fn costs_are_as_documented() {
         all_to_all_pairwise: usize::MAX,
         ..TINY
     };
-    let flat = Tuning { flat_ranks: N, all_reduce_flat: usize::MAX, ..FLAT };
+    let flat = Tuning { flat_ranks: N, shared_piece: usize::MAX, all_reduce_flat: usize::MAX, ..FLAT };
     let direct = Tuning { all_reduce_flat: 0, all_reduce_segment: B, ..flat };
     let most = |kind, tuning| {
         let (_, outcomes) = Case { in_place: 0, ..case(kind, N as u32, COUNT, tuning) }.run(true);

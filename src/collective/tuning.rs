@@ -10,6 +10,8 @@ pub struct Tuning {
     pub flat_ranks: usize,
     /// Below this size, with few ranks, the root of a Broadcast sends to everybody.
     pub broadcast_flat: usize,
+    /// Bytes, of all senders together, that a flat Broadcast and a direct AllGather send to several ranks at a time.
+    pub shared_piece: usize,
     /// From this size on Broadcast is a pipelined chain, where that has less to send than the tree.
     pub broadcast_chain: usize,
     /// From this size on Reduce is a pipelined chain, where that has less to send than the tree.
@@ -44,6 +46,7 @@ impl Tuning {
             chunk: 256 << 10,
             flat_ranks: 4,
             broadcast_flat: 8 << 10,
+            shared_piece: usize::MAX,
             broadcast_chain: 512 << 10,
             reduce_chain: 512 << 10,
             all_reduce_flat: 8 << 10,
@@ -64,11 +67,12 @@ impl Tuning {
         Tuning {
             flat_ranks: 8,
             broadcast_flat: usize::MAX,
+            shared_piece: 4 << 20,
             all_reduce_flat: 16 << 10,
             all_reduce_pair: 1 << 20,
             all_reduce_direct: 4 << 10,
             all_reduce_ring: usize::MAX,
-            all_reduce_segment: 2 << 20,
+            all_reduce_segment: 1 << 20,
             all_gather_ring: usize::MAX,
             reduce_scatter_pairwise: usize::MAX,
             reduce_scatter_piece: 256 << 10,
