@@ -87,7 +87,7 @@ impl Schedule for AllReduceFlat {
     }
 
     fn steps(&self) -> usize {
-        2
+        1 + usize::from(!self.is_fused() || self.frame.average)
     }
 
     fn step(&self, k: usize, out: &mut Vec<Action>) {
