@@ -1,20 +1,29 @@
 //! AllGather: everybody's input on every rank, by rank. B is one rank's contribution.
 //!
-//! **Direct**, for small messages: everybody sends to everybody at once. One step, (n - 1) B bytes.
+//! **Direct**, for small messages, and where many senders to one receiver are no harm: everybody sends to everybody
+//! at once. (n - 1) B bytes. Large contributions are cut into pieces, so that all read a piece while it is in a
+//! cache that they share: with C pieces C steps.
 //!
 //! **Ring**, for large ones: in every step a rank passes on the part it received in the one before. n - 1
 //! steps, (n - 1) B bytes, and only one neighbour at a time.
 //!
 //! In both, own input is copied to its place last, when nobody waits for it.
 
-use super::frame::{Frame, recv, send};
+use super::frame::{Frame, Pieces, recv, send};
 use super::plan::Schedule;
 use super::{Action, Buf, Slice};
 
 /// AllGather with everybody at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AllGatherDirect {
-    pub frame: Frame,
+    frame: Frame,
+    pieces: Pieces,
+}
+
+impl AllGatherDirect {
+    pub fn new(frame: Frame, piece: usize) -> AllGatherDirect {
+        AllGatherDirect { frame, pieces: Pieces::by_size(frame.bytes, piece) }
+    }
 }
 
 fn own(frame: &Frame) -> (Slice, Slice) {
@@ -27,19 +36,20 @@ impl Schedule for AllGatherDirect {
     }
 
     fn steps(&self) -> usize {
-        2
+        self.pieces.number() + 1
     }
 
     fn step(&self, k: usize, out: &mut Vec<Action>) {
         let frame = &self.frame;
-        let (input, place) = own(frame);
-        if k == 1 {
+        if k == self.pieces.number() {
+            let (input, place) = own(frame);
             return frame.load(input, place, out);
         }
+        let piece = self.pieces.piece(Buf::Input, k);
         for distance in 1..frame.n {
-            send(frame.after(distance), input, out);
+            send(frame.after(distance), piece, out);
             let from = frame.before(distance);
-            recv(from, frame.part(Buf::Output, from), out);
+            recv(from, Buf::Output.at(from * frame.bytes + piece.off, piece.len), out);
         }
     }
 }

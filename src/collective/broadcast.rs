@@ -8,7 +8,11 @@
 //! next. With C chunks it takes C + n - 2 rounds of one chunk, so that everybody is done after little more
 //! than the time for B. A rank sends at most B and receives at most B.
 //!
-//! In both the root copies input to output after it has sent everything, when nobody waits for it.
+//! **Flat**, where every rank reads the root's buffer by itself, as over shared memory, and for small messages of
+//! few ranks: the root sends to all at once. (n - 1) B bytes for the root. Large messages are cut into pieces, so
+//! that all read a piece while it is in a cache that they share: with C pieces C steps.
+//!
+//! In all of them the root copies input to output after it has sent everything, when nobody waits for it.
 
 use super::frame::{Frame, Pieces, recv, send};
 use super::plan::Schedule;
@@ -25,6 +29,41 @@ pub(super) fn children(n: usize, place: usize) -> impl DoubleEndedIterator<Item 
 /// The parent of a place that is not the root's.
 pub(super) fn parent(place: usize) -> usize {
     place & (place - 1)
+}
+
+/// Broadcast from the root to everybody at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BroadcastFlat {
+    frame: Frame,
+    pieces: Pieces,
+}
+
+impl BroadcastFlat {
+    pub fn new(frame: Frame, piece: usize) -> BroadcastFlat {
+        BroadcastFlat { frame, pieces: Pieces::by_size(frame.bytes, piece) }
+    }
+}
+
+impl Schedule for BroadcastFlat {
+    fn scratch_len(&self) -> usize {
+        0
+    }
+
+    fn steps(&self) -> usize {
+        self.pieces.number() + usize::from(self.frame.is_root())
+    }
+
+    fn step(&self, k: usize, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        if !frame.is_root() {
+            recv(frame.root, self.pieces.piece(Buf::Output, k), out);
+        } else if k < self.pieces.number() {
+            let piece = self.pieces.piece(Buf::Input, k);
+            (1..frame.n).for_each(|distance| send(frame.after(distance), piece, out));
+        } else {
+            frame.load(frame.part(Buf::Input, 0), frame.part(Buf::Output, 0), out);
+        }
+    }
 }
 
 /// Broadcast by a binomial tree.

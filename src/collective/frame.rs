@@ -82,6 +82,15 @@ impl Frame {
         }
     }
 
+    /// Where own contribution is, which is `src` of the input and whose place in the output is `dst`: there if it is
+    /// already, or has to be multiplied first, which is done here.
+    pub fn contribution(&self, src: Slice, dst: Slice, out: &mut Vec<Action>) -> Slice {
+        if self.premul {
+            self.load(src, dst, out);
+        }
+        if self.premul || self.in_place { dst } else { src }
+    }
+
     /// The last thing done to a sum.
     pub fn finish(&self, dst: Slice, out: &mut Vec<Action>) {
         if self.average && dst.len > 0 {
@@ -110,6 +119,11 @@ pub(super) fn recv(rank: usize, dst: Slice, out: &mut Vec<Action>) {
 /// Receives from a rank and combines.
 pub(super) fn recv_reduce(rank: usize, dst: Slice, out: &mut Vec<Action>) {
     out.push(Action::RecvReduce { peer: peer(rank), dst });
+}
+
+/// Receives from a rank and combines with `own`.
+pub(super) fn recv_combine(rank: usize, own: Slice, dst: Slice, own_first: bool, out: &mut Vec<Action>) {
+    out.push(Action::RecvCombine { peer: peer(rank), own, dst, own_first });
 }
 
 /// Ranks are below `nranks`, which is 32 bits wide.

@@ -127,6 +127,15 @@ pub enum Action {
         /// Accumulator; does not overlap `src`.
         dst: Slice,
     },
+    /// Local: `dst = a op b`.
+    Combine {
+        /// Left operand.
+        a: Slice,
+        /// Right operand.
+        b: Slice,
+        /// Result; equals one of the operands, or overlaps neither.
+        dst: Slice,
+    },
     /// Local: `dst = src * scalar` of a pre-multiplied sum. `src` may equal `dst`.
     PreMul {
         /// From.
@@ -159,6 +168,17 @@ pub enum Action {
         peer: u32,
         /// Accumulator.
         dst: Slice,
+    },
+    /// Receives from `peer` and combines with something else: `dst = own op received`, or the other way around.
+    RecvCombine {
+        /// Rank.
+        peer: u32,
+        /// The other operand; equals `dst` or does not overlap it.
+        own: Slice,
+        /// Result.
+        dst: Slice,
+        /// Whether `own` is the left operand.
+        own_first: bool,
     },
 }
 

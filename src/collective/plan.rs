@@ -1,10 +1,10 @@
 //! The choice of an algorithm, and its face to the engine.
 
 use super::all_gather::{AllGatherDirect, AllGatherRing};
-use super::all_reduce::{AllReduceDoubling, AllReduceRing};
+use super::all_reduce::{AllReduceDirect, AllReduceDoubling, AllReduceFlat, AllReduceRing};
 use super::all_to_all::{AllToAllDirect, AllToAllPairwise};
-use super::barrier::Dissemination;
-use super::broadcast::{BroadcastChain, BroadcastTree};
+use super::barrier::{BarrierFlat, Dissemination};
+use super::broadcast::{BroadcastChain, BroadcastFlat, BroadcastTree};
 use super::frame::Frame;
 use super::gather::{Gather, Scatter};
 use super::reduce_scatter::{ReduceScatterDirect, ReduceScatterPairwise};
@@ -40,11 +40,14 @@ pub(super) trait Schedule {
 #[derive(Clone, Copy, Debug)]
 enum Algorithm {
     Alone(Alone),
+    BroadcastFlat(BroadcastFlat),
     BroadcastTree(BroadcastTree),
     BroadcastChain(BroadcastChain),
     ReduceTree(ReduceTree),
     ReduceChain(ReduceChain),
+    AllReduceFlat(AllReduceFlat),
     AllReduceDoubling(AllReduceDoubling),
+    AllReduceDirect(AllReduceDirect),
     AllReduceRing(AllReduceRing),
     AllGatherDirect(AllGatherDirect),
     AllGatherRing(AllGatherRing),
@@ -54,6 +57,7 @@ enum Algorithm {
     AllToAllPairwise(AllToAllPairwise),
     Gather(Gather),
     Scatter(Scatter),
+    BarrierFlat(BarrierFlat),
     Dissemination(Dissemination),
 }
 
@@ -95,7 +99,11 @@ impl Algorithm {
             return Algorithm::Alone(Alone { frame, barrier: kind == OpKind::Barrier });
         }
         let all = bytes.saturating_mul(n);
+        let few = n <= tuning.flat_ranks;
         match kind {
+            OpKind::Broadcast if few && bytes < tuning.broadcast_flat => {
+                Algorithm::BroadcastFlat(BroadcastFlat::new(frame, piece(n, 1, tuning)))
+            }
             OpKind::Broadcast if bytes >= tuning.broadcast_chain && chain_pays(n, bytes, tuning.chunk) => {
                 Algorithm::BroadcastChain(BroadcastChain::new(frame, tuning.chunk))
             }
@@ -104,18 +112,28 @@ impl Algorithm {
                 Algorithm::ReduceChain(ReduceChain::new(frame, tuning.chunk))
             }
             OpKind::Reduce => Algorithm::ReduceTree(ReduceTree::new(frame)),
+            OpKind::AllReduce if flat_pays(n, bytes, tuning) => {
+                Algorithm::AllReduceFlat(AllReduceFlat::new(frame))
+            }
             OpKind::AllReduce if bytes >= tuning.all_reduce_ring.saturating_mul(n) => {
                 Algorithm::AllReduceRing(AllReduceRing::new(frame))
+            }
+            OpKind::AllReduce if bytes >= tuning.all_reduce_direct.saturating_mul(n) => {
+                Algorithm::AllReduceDirect(AllReduceDirect::new(frame, tuning.all_reduce_segment))
             }
             OpKind::AllReduce => Algorithm::AllReduceDoubling(AllReduceDoubling::new(frame)),
             OpKind::AllGather if bytes >= tuning.all_gather_ring => {
                 Algorithm::AllGatherRing(AllGatherRing { frame })
             }
-            OpKind::AllGather => Algorithm::AllGatherDirect(AllGatherDirect { frame }),
+            OpKind::AllGather => Algorithm::AllGatherDirect(AllGatherDirect::new(frame, piece(n, n, tuning))),
             OpKind::ReduceScatter if all >= tuning.reduce_scatter_pairwise => {
                 Algorithm::ReduceScatterPairwise(ReduceScatterPairwise { frame })
             }
-            OpKind::ReduceScatter => Algorithm::ReduceScatterDirect(ReduceScatterDirect { frame }),
+            OpKind::ReduceScatter => {
+                // Two ranks combine all of it on the way.
+                let piece = if n == 2 { usize::MAX } else { tuning.reduce_scatter_piece };
+                Algorithm::ReduceScatterDirect(ReduceScatterDirect::new(frame, piece))
+            }
             // The one choice that may differ between ranks: both exchange one message with every other rank,
             // and the direct exchange never waits for an order.
             OpKind::AllToAll if frame.in_place && all >= tuning.all_to_all_pairwise => {
@@ -124,6 +142,7 @@ impl Algorithm {
             OpKind::AllToAll => Algorithm::AllToAllDirect(AllToAllDirect { frame }),
             OpKind::Gather => Algorithm::Gather(Gather { frame }),
             OpKind::Scatter => Algorithm::Scatter(Scatter { frame }),
+            OpKind::Barrier if few => Algorithm::BarrierFlat(BarrierFlat { frame }),
             OpKind::Barrier => Algorithm::Dissemination(Dissemination { frame }),
             OpKind::PointToPoint => unreachable!("point-to-point operations have no plan"),
         }
@@ -132,6 +151,10 @@ impl Algorithm {
     fn schedule(&self) -> &dyn Schedule {
         match self {
             Algorithm::Alone(a) => a,
+            Algorithm::BroadcastFlat(a) => a,
+            Algorithm::AllReduceFlat(a) => a,
+            Algorithm::AllReduceDirect(a) => a,
+            Algorithm::BarrierFlat(a) => a,
             Algorithm::BroadcastTree(a) => a,
             Algorithm::BroadcastChain(a) => a,
             Algorithm::ReduceTree(a) => a,
@@ -149,6 +172,19 @@ impl Algorithm {
             Algorithm::Dissemination(a) => a,
         }
     }
+}
+
+/// Whether an AllReduce that sends (n - 1) B in one round beats one that sends less in more.
+fn flat_pays(n: usize, bytes: usize, tuning: &Tuning) -> bool {
+    if n == 2 {
+        return bytes < tuning.all_reduce_pair;
+    }
+    n <= tuning.flat_ranks && bytes.saturating_mul(n - 1) < tuning.all_reduce_flat
+}
+
+/// Bytes that each of several senders sends to everybody at a time. For one reader there is nothing to keep in a cache.
+fn piece(n: usize, senders: usize, tuning: &Tuning) -> usize {
+    if n == 2 { usize::MAX } else { tuning.shared_piece / senders }
 }
 
 /// Whether a chain of n ranks, which is busy for B + (n - 2) chunks, beats a tree, whose root sends B for

@@ -1,71 +1,104 @@
 //! ReduceScatter: rank r gets everybody's rth part combined. B is one part.
 //!
-//! **Direct**, for small messages: everybody sends every other rank its part at once, and sums up when all
-//! have come. One step of messages, (n - 1) B bytes, (n - 1) B of temporary memory.
+//! **Direct**: everybody sends every other rank its part at once. The nearest rank's is combined as it arrives,
+//! the others when all have come. Parts are cut into pieces that take turns, so that what waits stays in the
+//! cache: with C pieces C + 1 steps, (n - 1) B bytes, and temporary memory for n - 2 pieces.
 //!
-//! **Pairwise**, for large ones: in step s a rank sends to the one s after it, and adds what it receives from
-//! the one s before it. n - 1 steps, (n - 1) B bytes, no temporary memory.
+//! **Pairwise**, for large ones where many senders to one receiver get into each other's way: in step s a rank
+//! sends to the one s after it, and adds what it receives from the one s before it. n - 1 steps, (n - 1) B
+//! bytes, no temporary memory.
 //!
-//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: as much
-//! again for the direct one, B for the pairwise one. Both add in the same order: own part, then those of the
-//! ranks before, nearest first.
+//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: n - 1
+//! pieces more for the direct one, B for the pairwise one. Both add in the same order: own part, then those of
+//! the ranks before, nearest first.
 
-use super::frame::{Frame, recv, recv_reduce, send};
+use super::frame::{Frame, Pieces, recv, recv_combine, recv_reduce, send};
 use super::plan::Schedule;
 use super::{Action, Buf, Slice};
 
 /// ReduceScatter with everybody at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReduceScatterDirect {
-    pub frame: Frame,
+    frame: Frame,
+    pieces: Pieces,
+}
+
+impl ReduceScatterDirect {
+    pub fn new(frame: Frame, piece: usize) -> ReduceScatterDirect {
+        ReduceScatterDirect { frame, pieces: Pieces::by_size(frame.bytes, piece) }
+    }
+
+    /// A piece of a rank's part of the input.
+    fn piece(&self, k: usize, rank: usize) -> Slice {
+        let piece = self.pieces.piece(Buf::Input, k);
+        Buf::Input.at(rank * self.frame.bytes + piece.off, piece.len)
+    }
+
+    /// Temporary memory for one piece.
+    fn slot(&self, index: usize, len: usize) -> Slice {
+        Buf::Scratch.at(index * self.pieces.longest(), len)
+    }
+
+    fn sum_up(&self, k: usize, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        let sum = self.pieces.piece(Buf::Output, k);
+        if sum.len > 0 {
+            let others = (2..frame.n).map(|distance| self.slot(distance - 2, sum.len));
+            out.extend(others.map(|src| Action::Reduce { src, dst: sum }));
+        }
+        frame.finish(sum, out);
+    }
+
+    /// Scratch holds what came from the second nearest rank before, from the next one, ..., then multiplied pieces
+    /// for the nearest rank after, for the next one, ...
+    fn exchange(&self, k: usize, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        let sum = self.pieces.piece(Buf::Output, k);
+        let multiplied = |distance| self.slot(frame.n - 2 + distance - 1, sum.len);
+        if frame.premul {
+            for distance in 1..frame.n {
+                frame.load(self.piece(k, frame.after(distance)), multiplied(distance), out);
+            }
+        }
+        let own = frame.contribution(self.piece(k, frame.me), sum, out);
+        for distance in 1..frame.n {
+            let to = frame.after(distance);
+            send(to, if frame.premul { multiplied(distance) } else { self.piece(k, to) }, out);
+            let from = frame.before(distance);
+            if distance == 1 {
+                recv_combine(from, own, sum, true, out);
+            } else {
+                recv(from, self.slot(distance - 2, sum.len), out);
+            }
+        }
+    }
+}
+
+impl Schedule for ReduceScatterDirect {
+    fn scratch_len(&self) -> usize {
+        let others = self.frame.n - 2;
+        let slots = if self.frame.premul { others + self.frame.n - 1 } else { others };
+        slots * self.pieces.longest()
+    }
+
+    fn steps(&self) -> usize {
+        self.pieces.number() + 1
+    }
+
+    fn step(&self, k: usize, out: &mut Vec<Action>) {
+        if k > 0 {
+            self.sum_up(k - 1, out);
+        }
+        if k < self.pieces.number() {
+            self.exchange(k, out);
+        }
+    }
 }
 
 fn load_own(frame: &Frame, out: &mut Vec<Action>) -> Slice {
     let sum = frame.part(Buf::Output, 0);
     frame.load(frame.part(Buf::Input, frame.me), sum, out);
     sum
-}
-
-impl Schedule for ReduceScatterDirect {
-    fn scratch_len(&self) -> usize {
-        let others = (self.frame.n - 1) * self.frame.bytes;
-        if self.frame.premul { 2 * others } else { others }
-    }
-
-    fn steps(&self) -> usize {
-        2
-    }
-
-    fn step(&self, k: usize, out: &mut Vec<Action>) {
-        let frame = &self.frame;
-        // Scratch holds what came from the nearest rank before, from the next one, ..., then multiplied parts
-        // for the nearest rank after, for the next one, ...
-        if k == 0 {
-            if frame.premul {
-                for distance in 1..frame.n {
-                    let multiplied = frame.part(Buf::Scratch, frame.n - 1 + distance - 1);
-                    frame.load(frame.part(Buf::Input, frame.after(distance)), multiplied, out);
-                }
-            }
-            for distance in 1..frame.n {
-                let to = frame.after(distance);
-                let src = if frame.premul {
-                    frame.part(Buf::Scratch, frame.n - 1 + distance - 1)
-                } else {
-                    frame.part(Buf::Input, to)
-                };
-                send(to, src, out);
-                recv(frame.before(distance), frame.part(Buf::Scratch, distance - 1), out);
-            }
-            return;
-        }
-        let sum = load_own(frame, out);
-        if sum.len > 0 {
-            let received = (0..frame.n - 1).map(|index| frame.part(Buf::Scratch, index));
-            out.extend(received.map(|src| Action::Reduce { src, dst: sum }));
-        }
-        frame.finish(sum, out);
-    }
 }
 
 /// ReduceScatter rank by rank.

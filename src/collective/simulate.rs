@@ -57,8 +57,16 @@ struct Message {
     peer: usize,
     range: Range<usize>,
     done: bool,
-    /// `None` for a send, else whether it combines.
-    receives: Option<bool>,
+    /// `None` for a send.
+    receives: Option<Arrives>,
+}
+
+/// What a receive does with the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Arrives {
+    Copy,
+    Reduce,
+    Combine { own: Range<usize>, own_first: bool },
 }
 
 struct Rank {
@@ -147,6 +155,15 @@ impl Rank {
         unsafe { kernel(&self.shape)(dst.as_mut_ptr(), src.as_ptr(), count) };
     }
 
+    fn combine3(&mut self, dst: Range<usize>, a: &[u8], b: &[u8]) {
+        let count = dst.len() / self.shape.dtype.size();
+        let dst = &mut self.memory[dst];
+        assert!(dst.len() == a.len() && dst.len() == b.len());
+        let kernel = reduce::kernel3(self.shape.dtype, self.shape.reduction);
+        // SAFETY: all slices hold `count` elements and are different borrows.
+        unsafe { kernel(dst.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count) };
+    }
+
     fn local(&mut self, action: Action) {
         let dtype = self.shape.dtype;
         match action {
@@ -160,6 +177,13 @@ impl Rank {
                 assert!(!overlap(&src, &dst), "{action:?}");
                 let src = self.memory[src].to_vec();
                 self.combine(dst, &src);
+            }
+            Action::Combine { a, b, dst } => {
+                let (a, b, dst) = (self.resolve(a), self.resolve(b), self.resolve_written(dst));
+                assert!(a == dst || !overlap(&a, &dst), "{action:?}");
+                assert!(b == dst || !overlap(&b, &dst), "{action:?}");
+                let (a, b) = (self.memory[a].to_vec(), self.memory[b].to_vec());
+                self.combine3(dst, &a, &b);
             }
             Action::PreMul { src, dst } => {
                 let (src, dst) = (self.resolve(src), self.resolve_written(dst));
@@ -181,16 +205,20 @@ impl Rank {
         }
     }
 
-    fn post(&mut self, peer: u32, range: Range<usize>, receives: Option<bool>) {
+    fn post(&mut self, peer: u32, range: Range<usize>, receives: Option<Arrives>) {
         assert!(peer < self.shape.nranks && peer != self.shape.rank);
+        let operand = |receives: &Option<Arrives>| match receives {
+            Some(Arrives::Combine { own, .. }) => own.clone(),
+            _ => 0..0,
+        };
+        let own = operand(&receives);
+        assert!(own == range || !overlap(&own, &range), "step {} of {:?}", self.k, self.shape);
         for other in &self.messages {
             let both_read = receives.is_none() && other.receives.is_none();
-            assert!(
-                both_read || !overlap(&range, &other.range),
-                "hazard in step {} of {:?}",
-                self.k,
-                self.shape
-            );
+            let hazard = !both_read && overlap(&range, &other.range)
+                || receives.is_some() && overlap(&range, &operand(&other.receives))
+                || other.receives.is_some() && overlap(&other.range, &own);
+            assert!(!hazard, "hazard in step {} of {:?}", self.k, self.shape);
         }
         self.messages.push(Message { peer: peer as usize, range, done: false, receives });
     }
@@ -213,8 +241,14 @@ impl Rank {
                     self.sent += range.len();
                     self.post(peer, range, None);
                 }
-                Action::Recv { peer, dst } => self.post(peer, self.resolve_written(dst), Some(false)),
-                Action::RecvReduce { peer, dst } => self.post(peer, self.resolve_written(dst), Some(true)),
+                Action::Recv { peer, dst } => self.post(peer, self.resolve_written(dst), Some(Arrives::Copy)),
+                Action::RecvReduce { peer, dst } => {
+                    self.post(peer, self.resolve_written(dst), Some(Arrives::Reduce));
+                }
+                Action::RecvCombine { peer, own, dst, own_first } => {
+                    let own = self.resolve(own);
+                    self.post(peer, self.resolve_written(dst), Some(Arrives::Combine { own, own_first }));
+                }
                 local => {
                     assert!(self.messages.is_empty(), "a local action after a message");
                     self.local(local);
@@ -239,12 +273,16 @@ impl Rank {
     fn deliver(&mut self, message: usize, bytes: &[u8]) {
         let message = &mut self.messages[message];
         message.done = true;
-        let (range, combines) = (message.range.clone(), message.receives == Some(true));
+        let (range, receives) = (message.range.clone(), message.receives.clone());
         assert_eq!(range.len(), bytes.len(), "lengths differ ({:?})", self.shape);
-        if combines {
-            self.combine(range, bytes);
-        } else {
-            self.memory[range].copy_from_slice(bytes);
+        match receives {
+            Some(Arrives::Reduce) => self.combine(range, bytes),
+            Some(Arrives::Combine { own, own_first }) => {
+                let own = self.memory[own].to_vec();
+                let (a, b) = if own_first { (&own[..], bytes) } else { (bytes, &own[..]) };
+                self.combine3(range, a, b);
+            }
+            Some(Arrives::Copy) | None => self.memory[range].copy_from_slice(bytes),
         }
     }
 

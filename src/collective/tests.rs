@@ -22,12 +22,33 @@ const KINDS: [OpKind; 9] = [
 /// Reaches the algorithms for large messages with little.
 const TINY: Tuning = Tuning {
     chunk: 64,
+    flat_ranks: 0,
+    broadcast_flat: 0,
+    shared_piece: usize::MAX,
     broadcast_chain: 200,
     reduce_chain: 200,
+    all_reduce_flat: 0,
+    all_reduce_pair: 0,
+    all_reduce_direct: usize::MAX,
     all_reduce_ring: 40,
+    all_reduce_segment: 200,
     all_gather_ring: 100,
     reduce_scatter_pairwise: 500,
+    reduce_scatter_piece: 64,
     all_to_all_pairwise: 500,
+};
+
+/// Everybody to everybody, in many rounds.
+const FLAT: Tuning = Tuning {
+    flat_ranks: 7,
+    broadcast_flat: usize::MAX,
+    shared_piece: 192,
+    all_reduce_flat: 500,
+    all_reduce_pair: 500,
+    all_reduce_direct: 0,
+    all_reduce_ring: usize::MAX,
+    reduce_scatter_pairwise: usize::MAX,
+    ..TINY
 };
 
 /// One operation as all ranks call it.
@@ -199,7 +220,12 @@ impl Case {
 fn cases(kinds: &'static [OpKind]) -> impl Strategy<Value = Case> {
     let redops = prop_oneof![4 => proptest::sample::select(&RedOp::ALL[..]).prop_map(Some), 1 => Just(None)];
     let counts = prop_oneof![1 => Just(0), 3 => 1..70usize, 3 => 70..3000usize];
-    let tunings = prop_oneof![3 => Just(TINY), 1 => Just(Tuning::default())];
+    let tunings = prop_oneof![
+        3 => Just(TINY),
+        3 => Just(FLAT),
+        1 => Just(Tuning::network()),
+        1 => Just(Tuning::shared_memory()),
+    ];
     let deliveries = prop_oneof![Just(Delivery::Eager), Just(Delivery::Rendezvous)];
     let kinds = proptest::sample::select(kinds);
     let dtypes = proptest::sample::select(&DataType::ALL[..]);
@@ -251,7 +277,7 @@ fn case(kind: OpKind, nranks: u32, count: usize, tuning: Tuning) -> Case {
 fn larger_worlds() {
     for kind in KINDS {
         for nranks in [16, 33] {
-            for (count, tuning) in [(0, TINY), (1, TINY), (300, TINY), (40, Tuning::default())] {
+            for (count, tuning) in [(0, TINY), (1, TINY), (300, TINY), (300, FLAT), (40, Tuning::network())] {
                 for redop in [Some(RedOp::Sum), Some(RedOp::Avg), None] {
                     Case { redop, ..case(kind, nranks, count, tuning) }.check();
                 }
@@ -269,7 +295,10 @@ fn every_root_of_small_worlds() {
                 for delivery in [Delivery::Eager, Delivery::Rendezvous] {
                     for count in [0, 5, 130] {
                         for in_place in [0, u64::MAX] {
-                            Case { root, delivery, in_place, ..case(kind, nranks, count, TINY) }.check();
+                            for tuning in [TINY, FLAT] {
+                                Case { root, delivery, in_place, ..case(kind, nranks, count, tuning) }
+                                    .check();
+                            }
                         }
                     }
                 }
@@ -280,13 +309,15 @@ fn every_root_of_small_worlds() {
 
 #[test]
 fn nobody_leaves_a_barrier_before_the_last_arrives() {
-    for nranks in 2..20 {
-        for late in 0..nranks as usize {
-            let mut dice = Dice(late as u64);
-            let shapes = case(OpKind::Barrier, nranks, 0, TINY).shapes(&mut dice);
-            let inputs = vec![Vec::new(); nranks as usize];
-            let outcomes = run(&shapes, &inputs, &TINY, Delivery::Eager, Some(late), &mut dice);
-            assert!(outcomes.iter().all(|outcome| !outcome.before_late));
+    for tuning in [TINY, FLAT] {
+        for nranks in 2..20 {
+            for late in 0..nranks as usize {
+                let mut dice = Dice(late as u64);
+                let shapes = case(OpKind::Barrier, nranks, 0, tuning).shapes(&mut dice);
+                let inputs = vec![Vec::new(); nranks as usize];
+                let outcomes = run(&shapes, &inputs, &tuning, Delivery::Eager, Some(late), &mut dice);
+                assert!(outcomes.iter().all(|outcome| !outcome.before_late));
+            }
         }
     }
 }
@@ -299,14 +330,17 @@ fn costs_are_as_documented() {
     const COUNT: usize = 16 * N;
     const B: usize = COUNT * 4;
     let small = Tuning {
-        chunk: 64,
         broadcast_chain: usize::MAX,
         reduce_chain: usize::MAX,
         all_reduce_ring: usize::MAX,
         all_gather_ring: usize::MAX,
         reduce_scatter_pairwise: usize::MAX,
+        reduce_scatter_piece: usize::MAX,
         all_to_all_pairwise: usize::MAX,
+        ..TINY
     };
+    let flat = Tuning { flat_ranks: N, shared_piece: usize::MAX, all_reduce_flat: usize::MAX, ..FLAT };
+    let direct = Tuning { all_reduce_flat: 0, all_reduce_segment: B, ..flat };
     let most = |kind, tuning| {
         let (_, outcomes) = Case { in_place: 0, ..case(kind, N as u32, COUNT, tuning) }.run(true);
         let sent = outcomes.iter().map(|o| o.sent).max();
@@ -315,18 +349,23 @@ fn costs_are_as_documented() {
     };
     assert_eq!(most(OpKind::Broadcast, small), (3 * B, 2));
     assert_eq!(most(OpKind::Broadcast, TINY), (B, B / 64 + 1));
+    assert_eq!(most(OpKind::Broadcast, flat), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::Reduce, small), (B, 4));
     assert_eq!(most(OpKind::Reduce, TINY), (B, B / 64 + 1));
     assert_eq!(most(OpKind::AllReduce, small), (3 * B, 4));
     assert_eq!(most(OpKind::AllReduce, TINY), (2 * B * (N - 1) / N, 2 * (N - 1)));
+    assert_eq!(most(OpKind::AllReduce, flat), ((N - 1) * B, 2));
+    assert_eq!(most(OpKind::AllReduce, direct), (2 * B * (N - 1) / N, 2));
     assert_eq!(most(OpKind::AllGather, small), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::AllGather, TINY), ((N - 1) * B, N));
     assert_eq!(most(OpKind::ReduceScatter, small), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::ReduceScatter, TINY), ((N - 1) * B, N));
+    assert_eq!(most(OpKind::ReduceScatter, flat), ((N - 1) * B, B / 64 + 1));
     assert_eq!(most(OpKind::AllToAll, small), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::Gather, small), (B, 2));
     assert_eq!(most(OpKind::Scatter, small), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::Barrier, small), (0, 3));
+    assert_eq!(most(OpKind::Barrier, flat), (0, 1));
 }
 
 #[test]

@@ -147,6 +147,13 @@ unsafe impl Send for Engine {}
 impl Engine {
     /// An engine over the endpoints of a world, indexed by rank (`None` at this rank).
     pub fn new(rank: u32, endpoints: Vec<Option<Box<dyn Endpoint>>>) -> Engine {
+        // All members come to the same: they share one memory, or some pair of them, which each of them knows of,
+        // does not.
+        let tuning = if endpoints.iter().flatten().all(|e| e.poll_fd().is_none()) {
+            Tuning::shared_memory()
+        } else {
+            Tuning::network()
+        };
         Engine {
             rank,
             channels: endpoints.into_iter().map(|e| e.map(Channel::new)).collect(),
@@ -160,7 +167,7 @@ impl Engine {
             history: [None; HISTORY],
             self_sends: VecDeque::new(),
             self_recvs: VecDeque::new(),
-            tuning: Tuning::default(),
+            tuning,
             scratch: Vec::new(),
             spare: None,
             actions: Vec::new(),
@@ -435,6 +442,10 @@ impl Engine {
                         std::ptr::copy_nonoverlapping(c.at(src), c.at_mut(dst), dst.len);
                     }
                     Action::Reduce { src, dst } => kernel(c.at_mut(dst), c.at(src), dst.len / elem),
+                    Action::Combine { a, b, dst } => {
+                        let kernel = reduce::kernel3(c.shape.dtype, c.shape.reduction);
+                        kernel(c.at_mut(dst), c.at(a), c.at(b), dst.len / elem);
+                    }
                     Action::PreMul { src, dst } => {
                         if let Reduction::PreMulSum(scalar) = c.shape.reduction {
                             reduce::premul(c.shape.dtype)(c.at_mut(dst), c.at(src), dst.len / elem, &scalar);
@@ -454,6 +465,13 @@ impl Engine {
                     Action::RecvReduce { peer, dst } => {
                         messages += 1;
                         let sink = Sink::Reduce { dst: c.at_mut(dst), kernel, elem };
+                        self.recv(id, peer, fp, sink, dst.len);
+                    }
+                    Action::RecvCombine { peer, own, dst, own_first } => {
+                        messages += 1;
+                        let kernel = reduce::kernel3(c.shape.dtype, c.shape.reduction);
+                        let (own, elem) = (c.at(own), elem as u32);
+                        let sink = Sink::Combine { dst: c.at_mut(dst), own, kernel, elem, own_first };
                         self.recv(id, peer, fp, sink, dst.len);
                     }
                 }

@@ -26,6 +26,13 @@ use std::os::fd::RawFd;
 /// Both point to `count` elements, `dst` writable, not overlapping. No alignment is assumed.
 pub type ReduceFn = unsafe fn(dst: *mut u8, src: *const u8, count: usize);
 
+/// `dst[i] = a[i] op b[i]` for `count` elements.
+///
+/// # Safety
+/// All point to `count` elements, `dst` writable. `dst` equals one of the others or overlaps neither. No
+/// alignment is assumed.
+pub type Reduce3Fn = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
+
 /// A message to send. The bytes belong to the caller and stay put until the message is done or cancelled.
 #[derive(Debug)]
 pub struct SendMsg {
@@ -70,6 +77,30 @@ pub enum Sink {
         /// Bytes per element.
         elem: usize,
     },
+    /// Combined with another buffer of the caller's.
+    Combine {
+        /// First element of the result.
+        dst: *mut u8,
+        /// First element of the other operand; `dst` itself, or apart from it.
+        own: *const u8,
+        /// The operator.
+        kernel: Reduce3Fn,
+        /// Bytes per element.
+        elem: u32,
+        /// Whether `own` is the left operand.
+        own_first: bool,
+    },
+}
+
+impl Sink {
+    /// Bytes per element, where a sink combines: it takes whole ones only.
+    pub fn element(&self) -> Option<usize> {
+        match *self {
+            Sink::Copy(_) => None,
+            Sink::Reduce { elem, .. } => Some(elem),
+            Sink::Combine { elem, .. } => Some(elem as usize),
+        }
+    }
 }
 
 // SAFETY: the pointers are the caller's buffers. Only the engine that holds the message's world lock uses them.
@@ -123,6 +154,16 @@ impl RecvMsg {
                 // SAFETY: as above, in elements.
                 unsafe { kernel(dst.add(self.offset), bytes.as_ptr(), bytes.len() / elem) };
             }
+            Sink::Combine { dst, own, kernel, elem, own_first } => {
+                let elem = elem as usize;
+                debug_assert!(bytes.len().is_multiple_of(elem) && self.offset.is_multiple_of(elem));
+                // SAFETY: as above; `own` holds `len` bytes too.
+                unsafe {
+                    let (dst, own) = (dst.add(self.offset), own.add(self.offset));
+                    let (a, b) = if own_first { (own, bytes.as_ptr()) } else { (bytes.as_ptr(), own) };
+                    kernel(dst, a, b, bytes.len() / elem);
+                }
+            }
         }
         self.offset += bytes.len();
     }
@@ -139,7 +180,7 @@ impl RecvMsg {
             Sink::Copy(dst) => unsafe {
                 Some(std::slice::from_raw_parts_mut(dst.add(self.offset), self.len - self.offset))
             },
-            Sink::Reduce { .. } => None,
+            Sink::Reduce { .. } | Sink::Combine { .. } => None,
         }
     }
 }

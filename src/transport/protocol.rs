@@ -1,7 +1,7 @@
 //! What endpoints over a byte stream have in common, without I/O: the header in front of every message, how far
 //! the message under way has got in each direction, and the error that ended a direction.
 
-use crate::transport::{EndpointError, Progress, RecvMsg, SendMsg, Sink};
+use crate::transport::{EndpointError, Progress, RecvMsg, SendMsg};
 use crate::types::Fingerprint;
 use std::io;
 
@@ -146,10 +146,8 @@ impl Arrival {
         if msg.started != self.open || msg.offset > msg.len {
             return Err(Fault::Misuse("another message was received only in part"));
         }
-        match msg.sink {
-            Sink::Reduce { elem, .. }
-                if elem == 0 || elem > Arrival::MAX_ELEM || !msg.len.is_multiple_of(elem) =>
-            {
+        match msg.sink.element() {
+            Some(elem) if elem == 0 || elem > Arrival::MAX_ELEM || !msg.len.is_multiple_of(elem) => {
                 Err(Fault::Misuse("the message is not made of whole elements"))
             }
             _ => Ok(()),
@@ -177,7 +175,7 @@ impl Arrival {
     /// # Safety
     /// The message's buffer is still valid, and is not `bytes`.
     pub unsafe fn feed(&mut self, msg: &mut RecvMsg, mut bytes: &[u8]) {
-        let Sink::Reduce { elem, .. } = msg.sink else {
+        let Some(elem) = msg.sink.element() else {
             // SAFETY: by this function's contract.
             unsafe { msg.accept(bytes, false) };
             return;
@@ -220,6 +218,7 @@ impl Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Sink;
     use crate::types::OpKind;
     use proptest::prelude::*;
 

@@ -32,6 +32,7 @@ mod number;
 #[cfg(test)]
 mod tests;
 
+pub use crate::transport::Reduce3Fn;
 use crate::transport::ReduceFn;
 use crate::types::{DataType, RedOp, Reduction};
 pub use level::Level;
@@ -48,13 +49,6 @@ pub type PreMulFn = unsafe fn(dst: *mut u8, src: *const u8, count: usize, scalar
 /// # Safety
 /// `dst` points to `count` writable elements. No alignment is assumed.
 pub type AverageFn = unsafe fn(dst: *mut u8, count: usize, nranks: u32);
-
-/// `dst[i] = a[i] op b[i]` for `count` elements.
-///
-/// # Safety
-/// All point to `count` elements, `dst` writable. `dst` equals one of the others or overlaps neither. No
-/// alignment is assumed.
-pub type Reduce3Fn = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
 
 /// The operator of a reduction. The average and the pre-multiplied sum accumulate as a sum.
 pub fn kernel(dtype: DataType, reduction: Reduction) -> ReduceFn {

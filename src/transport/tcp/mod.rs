@@ -214,7 +214,7 @@ impl TcpEndpoint {
                 msg.offset += got.unwrap_or(0);
                 got
             }
-            Sink::Reduce { .. } => inbox::with_scratch(|scratch| {
+            Sink::Reduce { .. } | Sink::Combine { .. } => inbox::with_scratch(|scratch| {
                 let want = scratch.len().min(missing);
                 let scratch = scratch.get_mut(..want).unwrap_or_default();
                 let got = fill(scratch)?;
