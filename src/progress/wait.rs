@@ -72,6 +72,10 @@ pub trait Driver {
     fn bell(&self) -> &AtomicU32;
     /// Sockets that may make progress possible.
     fn interests(&self, out: &mut Vec<Interest>);
+    /// Whether those who are waited for may have to share processors with whoever waits.
+    fn is_crowded(&self) -> bool {
+        false
+    }
     /// When `tick` wants to be called next.
     fn deadline(&self) -> Option<Instant>;
 }
@@ -80,6 +84,8 @@ pub trait Driver {
 pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Instant>) -> bool {
     let (mut idle, mut busy) = (0u32, 0u32);
     let mut idle_since = None;
+    // Who keeps the processor keeps the one he waits for from running.
+    let spins = if drivers.iter().any(|d| d.is_crowded()) { 0 } else { SPINS };
     let mut yielded = None;
     let mut interests = Vec::new();
     loop {
@@ -111,13 +117,13 @@ pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Ins
             continue;
         }
         idle += 1;
-        if idle < SPINS && !idle.is_multiple_of(LOOK) {
+        if idle < spins && !idle.is_multiple_of(LOOK) {
             std::hint::spin_loop();
             continue;
         }
         let now = Instant::now();
         let waited = now.duration_since(*idle_since.get_or_insert(now));
-        if idle < SPINS && waited < Patience::get() {
+        if idle < spins && waited < Patience::get() {
             continue;
         }
         // Past spinning, until something moves.

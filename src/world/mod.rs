@@ -71,6 +71,8 @@ pub struct World {
     config: Config,
     secret: Secret,
     members: Vec<Address>,
+    /// There are more members on this machine than processors.
+    is_crowded: bool,
     health: Mutex<Health>,
     /// Mirror of `health`'s state, for the operations' path.
     state: AtomicU8,

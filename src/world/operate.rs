@@ -104,7 +104,7 @@ impl World {
 
     /// How often to look for a message before letting others have the engine, or the processor.
     fn looks(&self) -> u32 {
-        if self.members.len() > process::processors() { CROWDED } else { LOOKS }
+        if self.is_crowded { CROWDED } else { LOOKS }
     }
 
     /// Whether another thread wants the engine, or the world is not what it was.
@@ -432,6 +432,10 @@ impl Driver for World {
 
     fn interests(&self, out: &mut Vec<Interest>) {
         self.with_engine(|e| e.interests(out));
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     fn deadline(&self) -> Option<Instant> {

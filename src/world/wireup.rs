@@ -51,6 +51,8 @@ impl World {
     ) -> Result<Arc<World>> {
         let w = Watchdog::get(config.ifname.as_deref())?;
         let nranks = membership.members.len() as u32;
+        let here = membership.members.get(rank as usize).map(|me| me.host);
+        let neighbours = membership.members.iter().filter(|m| Some(m.host) == here).count();
         let world = Arc::new(World {
             id: membership.world,
             epoch: membership.epoch,
@@ -59,6 +61,7 @@ impl World {
             config: config.clone(),
             secret,
             members: membership.members,
+            is_crowded: neighbours > process::processors(),
             health: Mutex::new(Health::new(name, rank, nranks)),
             state: AtomicU8::new(State::Active as u8),
             engine: Mutex::new(Engine::new(rank, Vec::new())),
