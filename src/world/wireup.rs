@@ -9,6 +9,7 @@ use crate::progress::Engine;
 use crate::rendezvous::Membership;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sys::process;
 use crate::transport::Endpoint;
 use crate::transport::shm::endpoint::Wiring;
 use crate::transport::shm::{Segment, ShmEndpoint};
