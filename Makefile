@@ -17,6 +17,7 @@
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := 1
 
@@ -27,6 +28,7 @@ STRICT := -std=c99 -Wall -Wextra -Werror -pedantic
 BUILT_IN := $(or $(CARGO_TARGET_DIR),target)/release
 BUILT := $(BUILT_IN)/libmultiworld.so
 BUILT_NCCL := $(BUILT_IN)/libmultiworld_nccl.so
+BUILT_MW := $(BUILT_IN)/mw
 # cargo names the library without a version; programs are linked to its soname, which build/lib provides.
 LIB := build/lib/libmultiworld.so.$(SOVERSION)
 # NCCL's names have folders of their own, below build/lib and where it is installed, so that nobody gets the
@@ -52,18 +54,22 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all doubles lib examples c-tests asan-tests bench-dropin demo test test-gpu gpu-kit header install clean cargo-lib
+.PHONY: bindings all doubles lib mw examples c-tests asan-tests bench-dropin demo test test-gpu gpu-kit header install clean cargo-lib
 
-all: lib examples
+all: lib mw examples
 
 # cargo knows best whether anything is out of date. Who installs what was built before, as root say, may have none.
 cargo-lib:
-	@if [ -e $(BUILT) ] && [ -e $(BUILT_NCCL) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
-	  echo "no $(firstword $(CARGO)) here: $(BUILT) and $(BUILT_NCCL) are taken as they are"; \
+	@if [ -e $(BUILT) ] && [ -e $(BUILT_NCCL) ] && [ -e $(BUILT_MW) ] && ! command -v $(firstword $(CARGO)) >/dev/null; then \
+	  echo "no $(firstword $(CARGO)) here: what is in $(BUILT_IN) is taken as it is"; \
 	else \
-	  echo "$(CARGO) build --release -p multiworld -p multiworld-nccl --lib"; \
-	  $(CARGO) build --release -p multiworld -p multiworld-nccl --lib; \
+	  echo "$(CARGO) build --release -p multiworld -p multiworld-nccl -p multiworld-cli --lib --bins"; \
+	  $(CARGO) build --release -p multiworld -p multiworld-nccl -p multiworld-cli --lib --bins; \
 	fi
+
+build/bin/mw: cargo-lib
+	@mkdir -p build/bin
+	@cmp -s $(BUILT_MW) $@ || install -m 755 $(BUILT_MW) $@
 
 build/lib/libmultiworld.so.$(SOVERSION): cargo-lib
 	@mkdir -p build/lib
@@ -85,6 +91,7 @@ doubles:
 	@ln -sf $(abspath $(BUILT_IN))/libmwdouble_nccl.so build/doubles/libnccl.so.2
 
 lib: $(LIB) $(LIB_NCCL)
+mw: build/bin/mw
 examples: $(EXAMPLES)
 c-tests: $(C_TESTS)
 asan-tests: $(ASAN_TESTS)
@@ -170,10 +177,12 @@ build/multiworld.pc: Makefile Cargo.toml
 	  'Description: Many NCCL-like communicators per process, each its own fault domain' \
 	  'Version: $(VERSION)' 'Libs: -L$${libdir} -lmultiworld' 'Cflags: -I$${includedir}' > $@
 
-install: lib
+install: lib mw
 	@rm -f build/multiworld.pc
 	@$(MAKE) --no-print-directory build/multiworld.pc
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(NCCLDIR) $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(NCCLDIR) $(DESTDIR)$(INCLUDEDIR) \
+	  $(DESTDIR)$(BINDIR)
+	install -m 755 $(BUILT_MW) $(DESTDIR)$(BINDIR)/mw
 	install -m 755 $(BUILT) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(VERSION)
 	ln -sf libmultiworld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so.$(SOVERSION)
 	ln -sf libmultiworld.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libmultiworld.so
