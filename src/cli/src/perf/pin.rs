@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// Binds this thread, and all that it starts, to the processor that is its rank's among those it may use. Does
 /// nothing when there are more ranks than processors: then the scheduler spreads them better.
 pub fn to_own_processor() -> Result<()> {
-    let (rank, nranks) = multiworld::config::ranks_from_env()?;
+    let (nranks, rank) = multiworld::config::ranks_from_env()?;
     let failed = |what: &str, e: rustix::io::Errno| Failure::new(format!("--pin: {what} processors: {e}"));
     let allowed = sched_getaffinity(None).map_err(|e| failed("asking for", e))?;
     let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
