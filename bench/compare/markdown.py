@@ -1,5 +1,7 @@
 """Tables as markdown. No I/O."""
 
+import re
+
 import figures as f
 
 TITLES = {"lat": "Latency", "bw": "Bandwidth, one buffer re-used", "bwd": "Bandwidth, a buffer for each message",
@@ -34,7 +36,8 @@ def title(table):
 
 
 def slug(table):
-    return f"{table.section}-{table.op}-{table.ranks}"
+    """Its name in names of files."""
+    return "-".join([*re.findall(r"[\w.]+", table.section), table.op, str(table.ranks)])
 
 
 def lines_of(head, rows):
