@@ -11,8 +11,8 @@ bench/compare.sh [OPTIONS]: measures peers and ours side by side, and writes tab
   --rounds N            how often every cell is measured; tables show medians (default: 5)
   --limit-rounds N      rounds that measure the machine's limits, too (default: 1)
   --ranks N,...         numbers of ranks (default: 2,4,8)
-  --tcp-congestion X    after the run, the TCP cells once more with this congestion control for all. It is switched
-                        by sysctl net.ipv4.tcp_congestion_control, as root, and switched back at the end
+  --tcp-congestion X    after the run, the TCP cells once more with this congestion control for all. It is
+                        switched by sysctl net.ipv4.tcp_congestion_control, as root, and back at the end
   --only REGEX, --skip REGEX
                         of cells, as IMPLEMENTATION:OPERATION:RANKS
   --list                print the cells and their commands, and end
@@ -23,13 +23,15 @@ bench/compare.sh [OPTIONS]: measures peers and ours side by side, and writes tab
   --mw FILE             measure this program (default: build it)
   --report FILE         measure nothing; tables and plots from the lines in FILE
 
-Writes FOLDER/NAME.md, and a plot of each of its tables in FOLDER/NAME. Everything that is compared runs one after the
-other in an order that changes from round to round: on a shared machine only such numbers compare.
+Writes FOLDER/NAME.md, and a plot of each of its tables in FOLDER/NAME. Everything that is compared runs one
+after the other in an order that changes from round to round: on a shared machine only such numbers compare.
 
-The peers (Open MPI, MPICH, Intel MPI, UCX, Gloo) and the programs that measure them are not part of this repository:
-  PEERS         the folder of their scripts (default: ../shared/peers beside the repository): setup.sh installs them,
-                run.py --list prints lines NAME:OP:RANKS<tab>COMMAND with {op}, {ranks}, {port} and {tmp}, of commands
-                that print `RESULT <op> <size> <value> <unit>`, the machine's limits under the name phys
+The peers (Open MPI, MPICH, Intel MPI, UCX, Gloo) and the programs that measure them are not part of this
+repository:
+  PEERS         the folder of their scripts (default: ../shared/peers beside the repository): setup.sh installs
+                them; run.py --list prints lines NAME:OP:RANKS<tab>COMMAND with {op}, {ranks}, {port} and {tmp},
+                of commands that print `RESULT <op> <size> <value> <unit>`, those of the machine's limits under
+                the name phys
   PEERS_HOME    where they are installed (default: .peers in the repository)
 Ours is `mw perf --results --check --pin`. Collectives other than AllReduce are those of bench/mpi_collectives.c,
 compiled with every MPI library that is found. BUDGET is the time for a size of a cell in seconds (default: 0.3).
@@ -90,7 +92,7 @@ plotting() {
 }
 
 write_report() {
-  local with=("$PYTHON" "$here/report.py") options=(--folder "$out" --peers-home "$PEERS_HOME" --command "$said")
+  local with=("$PYTHON" "$here/report.py") options=(--folder "$out")
   if plotting; then
     with=("$environment/bin/python" "$here/report.py") && options+=(--plots)
   else
@@ -111,7 +113,8 @@ for script in setup.sh run.py; do
   Set PEERS to the folder with the scripts that install and measure the peers; see --help."
 done
 PEERS=$(cd "$PEERS" && pwd)
-[ -x "$PEERS_HOME/bin/mpibench.openmpi5" ] || fail 2 "the peers are not installed in $PEERS_HOME. Either install them, as root:
+[ -x "$PEERS_HOME/bin/mpibench.openmpi5" ] || fail 2 "the peers are not installed in $PEERS_HOME. Either install
+them, as root:
   PEERS_HOME=$PEERS_HOME $PEERS/setup.sh
 or set PEERS_HOME to where they are."
 
@@ -132,8 +135,8 @@ fi
 
 # The collectives with each MPI library. One that is not here is left out.
 programs=$root/build/bench/mpi
-rm -rf "$programs"
 mkdir -p "$programs"
+rm -f "$programs"/*
 collectives() { # library, compiler, flags...
   local library=$1
   shift
@@ -154,7 +157,7 @@ if [ -e "$intel/include/mpi.h" ]; then
 fi
 
 run=("$PYTHON" "$here/rounds.py" --peers "$PEERS" --mw "$mw" --mpi "$programs" --ranks "$ranks" --rounds "$rounds"
-  --limit-rounds "$limit_rounds" ${cells[@]+"${cells[@]}"})
+  --limit-rounds "$limit_rounds" --peers-home "$PEERS_HOME" --command "$said" ${cells[@]+"${cells[@]}"})
 if [ -n "$list" ]; then
   "${run[@]}" --out /dev/null --list
   exit

@@ -3,10 +3,11 @@
  *
  *   mpirun -np RANKS mpi_collectives allreduce|allgather|reducescatter|broadcast ...
  *
- * Prints lines `RESULT <op> <size> <microseconds> us`, the slowest rank's average over a loop that is timed as a
- * whole. The size is that of the whole vector: of allgather and reducescatter all ranks' parts together, rounded
- * down to one element each at least. A trial run tells how many iterations fit into BUDGET seconds (environment,
- * default 0.5); there is an upper bound by size, divided by ITDIV. What arrived is compared afterwards.
+ * Prints lines `RESULT <op> <size> <microseconds> us`, the slowest rank's average over a loop that is timed as
+ * a whole. The size is that of the whole vector: of allgather and reducescatter all ranks' parts together,
+ * rounded down to one element each at least. A trial run tells how many iterations fit into BUDGET seconds
+ * (environment, default 0.5); there is an upper bound by size, divided by ITDIV. What arrived is compared
+ * afterwards.
  */
 #include <mpi.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 """What is measured: a cell is an implementation, an operation and a number of ranks. No I/O.
 
-The peers' cells come from their own script, `run.py --list`: lines `NAME:OP:RANKS<tab>COMMAND`, where {op}, {ranks},
-{port} and {tmp} in the command stand for what they say. Ours and the collectives of MPI libraries are added here.
+The peers' cells come from their own script, `run.py --list`: lines `NAME:OP:RANKS<tab>COMMAND`, where {op},
+{ranks}, {port} and {tmp} in the command stand for what they say. Ours and the collectives of MPI libraries
+are added here.
 """
 
 import re
@@ -11,7 +12,10 @@ POINT_TO_POINT = ("lat", "bw", "bwd")
 COLLECTIVES = ("allreduce", "allgather", "reducescatter", "broadcast")
 OURS = "multiworld"
 LIMITS = "phys"
-# Tests of the limits that say something about an operation (see limits.py); the peers' script lists not all of them.
+# Seconds that a size of a cell takes, unless BUDGET says otherwise.
+BUDGET = "0.3"
+# Tests of the limits that say something about an operation (see limits.py); the peers' script lists not all
+# of them.
 LIMIT_TESTS = ("flag_spin shm1_lat shm2_lat cma_lat shm1_bw shm2_bw cma_bw coop_bw memcold ar_shm ar_cma ar_2copy "
                "tcp_lat tcp_spin tcp_bw").split()
 # What lets an MPI library start more ranks than there are processors. MPICH is none of them: it spins without
@@ -70,9 +74,11 @@ def ours(mw, ranks, buffers):
 
 
 def mpi_collectives(peers, folder, programs, ranks, processors):
-    """The collectives that the peers' script does not measure, by our own program, started as theirs is started.
+    """The collectives that the peers' script does not measure, by our own program, started as theirs is
+    started.
 
-    `programs` are the MPI libraries that it was compiled with, as in the ending of `folder`/mpi_collectives.NAME."""
+    `programs` are the MPI libraries that it was compiled with, as in the ending of
+    `folder`/mpi_collectives.NAME."""
     have = {(cell.impl, cell.op, cell.ranks) for cell in peers}
     cells = []
     for peer in peers:

@@ -90,10 +90,10 @@ def best(values, unit):
 
 
 def tables(lines):
-    """Tables from lines as rounds.py writes them, in the order of sections, numbers of ranks and operations."""
+    """Tables from lines as rounds.py writes them, in the order of sections, ranks and operations."""
     values, units = defaultdict(list), {}
     for line in lines:
-        if "error" not in line:
+        if "value" in line:
             values[line["set"], line["op"], line["ranks"], line["impl"], line["size"]].append(line["value"])
             units[line["op"]] = line["unit"]
     spreads = defaultdict(dict)

@@ -1,7 +1,7 @@
 """Which tests of the machine's limits say how fast an operation can be at best. No I/O.
 
-They are reference programs that do the least that the operation needs, not proofs: what is listed here is taken at
-its best for every size. `registered` are buffers that both sides can reach from the start.
+They are reference programs that do the least that the operation needs, not proofs: what is listed here is
+taken at its best for every size. `registered` are buffers that both sides can reach from the start.
 """
 
 LIMITS = {

@@ -1,5 +1,6 @@
-"""What machine this is and whose versions were measured. Reads /proc and asks the programs; writes nothing."""
+"""What machine this is and whose versions were measured. Reads /proc and asks programs."""
 
+import datetime
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ def read(path):
 
 def field(text, name):
     """The value of the first line `name : value`."""
-    found = re.search(rf"^{re.escape(name)}\s*:\s*(.*)$", text, re.MULTILINE)
+    found = re.search(rf"^[ \t]*{re.escape(name)}[ \t]*:[ \t]*(.*)$", text, re.MULTILINE)
     return found[1].strip() if found else ""
 
 
@@ -83,3 +84,9 @@ def ours(root):
     commit = output("git", "-C", root, "rev-parse", "--short=12", "HEAD")
     changed = output("git", "-C", root, "status", "--porcelain", "--untracked-files=no")
     return [(c.OURS, (commit or "unknown commit") + (" and changes" if changed else ""))]
+
+
+def about(root, peers_home, command):
+    """All of it, as pairs, for the head of a report."""
+    return [("date", datetime.date.today().isoformat()), *describe(), *ours(root), *peers(peers_home),
+            ("seconds for a size of a cell", os.environ.get("BUDGET", c.BUDGET)), ("command", f"`{command}`")]

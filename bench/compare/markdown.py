@@ -49,7 +49,7 @@ def one(table, plot=None):
     limits = any(row.limit for row in table.rows)
     registered = any(row.registered for row in table.rows)
     gloo = any(row.gloo for row in table.rows)
-    head = ["size", "ours", "best peer", "", "ours / best"]
+    head = ["size", "ours", "best peer", "which", "ours / best"]
     head += ["limit", "ours / limit"] * limits + ["ours, mwMemAlloc", "its limit", "ours / its limit"] * registered
     head += ["ours / Gloo"] * gloo
     rows = []
@@ -95,14 +95,14 @@ def behind(tables):
         return [f"None, beyond the {f.NOISE:.0%} that are noise."]
     rows = [[table.section, title(table), size(row.size), f"**{row.peer}**", number(row.ours.median),
              number(row.best.median), ratio(row.ratio())] for table, row in found]
-    return lines_of(["", "operation", "size", "ahead", "ours", "it", "ours / it"], rows)
+    return lines_of(["over", "operation", "size", "ahead", "ours", "it", "ours / it"], rows)
 
 
 def means(tables):
     """The geometric means of all tables, one line each."""
     rows = [[table.section, title(table), "time" if table.is_time else "bandwidth", ratio(table.mean_ratio()),
              f"{len(table.behind())} of {len(table.rows)}"] for table in tables if table.mean_ratio() is not None]
-    return lines_of(["", "operation", "", "geometric mean of ours / best", "sizes where a peer is ahead"], rows)
+    return lines_of(["over", "operation", "of", "geometric mean of ours / best", "sizes where a peer is ahead"], rows)
 
 
 def failures(found):
@@ -110,4 +110,4 @@ def failures(found):
         return " ".join(text.split()).replace("|", "\\|")
 
     rows = [[section, name, str(times), cell(error)] for (section, name), (times, error) in found.items()]
-    return lines_of(["", "cell", "times", "the last time"], rows)
+    return lines_of(["over", "cell", "times", "the last time"], rows)

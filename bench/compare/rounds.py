@@ -1,8 +1,9 @@
 """Runs cells in interleaved rounds and appends what they print to a file of JSON lines.
 
-Those that are compared with each other run one right after the other, in an order that changes from round to round,
-so that drift of a shared machine hits all alike. The lines are those of the peers' own script, and `set`, which names
-what they are to be compared within: shm, tcp, limit, or the name given by --tcp-set.
+Those that are compared with each other run one right after the other, in an order that changes from round to
+round, so that drift of a shared machine hits all alike. The lines are those of the peers' own script, and
+`set`, which names what they are to be compared within: shm, tcp, limit, or the name given by --tcp-set. The
+first line, {"about": ...}, has the machine, the versions and the command.
 """
 
 import argparse
@@ -17,8 +18,10 @@ import tempfile
 import time
 
 import cells as c
+import machine
 
 PATIENCE = 300
+LAST_WORDS = 10
 # mpirun refuses to be root without these, and Gloo looks for an address of the host name's.
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1",
@@ -39,6 +42,8 @@ def arguments():
     parser.add_argument("--tcp-set", help="only what runs over TCP, under this name")
     parser.add_argument("--list", action="store_true", help="print the cells and their commands")
     parser.add_argument("--out", required=True)
+    parser.add_argument("--peers-home", required=True, help="where the peers are installed")
+    parser.add_argument("--command", required=True, help="what was started, for the reader")
     return parser.parse_args()
 
 
@@ -68,7 +73,7 @@ def run(cell, port):
     """Runs it once. What it came to: its exit status (None: it hung and was killed), output and errors."""
     folder = tempfile.mkdtemp()
     command = cell.command.format(op=cell.op, ranks=cell.ranks, port=port, tmp=folder)
-    environment = {"BUDGET": "0.3", **os.environ, **ENVIRONMENT}
+    environment = {"BUDGET": c.BUDGET, **os.environ, **ENVIRONMENT}
     # In a session of its own, so that what it has started ends with it.
     process = subprocess.Popen(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True)
@@ -77,14 +82,29 @@ def run(cell, port):
         out, err = process.communicate(timeout=PATIENCE)
         status = process.returncode
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = end(process)
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
+        end(process)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return status, out, err
+
+
+def end(process):
+    """Ends it and what it has started; what they have printed. mpirun ends its ranks, which are in groups of their
+    own, if it is asked to before it is killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            pass  # It has just ended by itself.
+        try:
+            return process.communicate(timeout=LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            continue
+    # Somebody outside the group holds the pipes.
+    return "", ""
 
 
 def results(cell, text):
@@ -106,7 +126,10 @@ def main():
         print("nothing is left to be measured", file=sys.stderr)
         return 2
     port = 21000
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with open(args.out, "a", encoding="utf-8") as out:
+        if not args.tcp_set:
+            out.write(json.dumps({"about": machine.about(root, args.peers_home, args.command)}) + "\n")
         for number in range(args.rounds):
             order = [cell for group in c.groups(found) for cell in c.rotated(group, number)]
             order = [cell for cell in order if cell.impl != c.LIMITS or number < args.limit_rounds]

@@ -66,7 +66,8 @@ class Cells(unittest.TestCase):
     def test_what_is_compared_runs_together(self):
         cells = c.ours("/mw", [2], []) + c.parse_list(LISTED)
         groups = c.groups(cells)
-        self.assertEqual([len({(cell.transport, cell.ranks) for cell in group}) for group in groups], [1] * len(groups))
+        for group in groups:
+            self.assertEqual(len({(cell.transport, cell.ranks) for cell in group}), 1)
         self.assertEqual(sum(map(len, groups)), len(cells))
         latency = next(group for group in groups if group[0].transport == "shm" and group[0].op == "lat")
         self.assertEqual([cell.impl for cell in latency], ["multiworld-shm", "openmpi5-shm"])
@@ -128,8 +129,8 @@ class Figures(unittest.TestCase):
                          [("shm", 2), ("shm", 4), ("tcp", 2), ("tcp, reno", 2)])
 
     def test_gloo_is_named_apart(self):
-        lines = [line(impl, 8, value, section="tcp")
-                 for impl, value in (("multiworld-tcp", 5.0), ("gloo-tcp/ring", 50.0), ("gloo-tcp/hd", 40.0), ("a-tcp", 4.0))]
+        values = {"multiworld-tcp": 5.0, "gloo-tcp/ring": 50.0, "gloo-tcp/hd": 40.0, "a-tcp": 4.0}
+        lines = [line(impl, 8, value, section="tcp") for impl, value in values.items()]
         row = one_table(*lines).rows[0]
         self.assertEqual((row.gloo, row.peer), (40.0, "a-tcp"))
 
@@ -190,6 +191,7 @@ class Machine(unittest.TestCase):
     def test_fields_and_versions_are_found(self):
         self.assertEqual(machine.field("model name\t: A CPU\nmodel name\t: B\n", "model name"), "A CPU")
         self.assertEqual(machine.field("x: 1", "model name"), "")
+        self.assertEqual(machine.field("Details:\n    Version:     4.0.2\n", "Version"), "4.0.2")
         self.assertEqual(machine.first_version("mpirun (Open MPI) 5.0.11\n"), "5.0.11")
         self.assertEqual(machine.first_version("none"), "")
         self.assertEqual(machine.output("/does/not/exist"), "")
