@@ -2,7 +2,7 @@
 # Measures peers and ours side by side, see --help.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-said="bench/compare.sh $*"
+said=bench/compare.sh$([ $# -eq 0 ] || printf " %q" "$@")
 
 help() {
   cat <<'END'

@@ -41,7 +41,11 @@ def slug(table):
 
 
 def lines_of(head, rows):
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(r) + " |" for r in rows]
+    """A table. Line breaks and bars of cells would end them."""
+    def line(cells):
+        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *map(line, rows)]
 
 
 def one(table, plot=None):
@@ -106,8 +110,5 @@ def means(tables):
 
 
 def failures(found):
-    def cell(text):
-        return " ".join(text.split()).replace("|", "\\|")
-
-    rows = [[section, name, str(times), cell(error)] for (section, name), (times, error) in found.items()]
+    rows = [[section, name, str(times), error] for (section, name), (times, error) in found.items()]
     return lines_of(["over", "cell", "times", "the last time"], rows)

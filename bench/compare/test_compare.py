@@ -170,7 +170,7 @@ class Text(unittest.TestCase):
     def test_every_row_has_a_cell_for_each_column(self):
         table = one_table(line("multiworld-shm", 8, 3.0), line("a-shm", 4096, 2.0), line("b-shm", 8, 2.0),
                           line("phys", 8, 0.5, op="flag_spin", section="limit"))
-        lines = report.text([table], {("shm", "a-shm:lat:2"): (1, "a | b\nc")}, [("date", "today")], {})
+        lines = report.text([table], {("shm", "a-shm:lat:2"): (1, "a | b\nc")}, [("command", "a|b")], {})
         columns = None
         for text in lines:
             if not text.startswith("|"):
