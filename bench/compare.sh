@@ -36,7 +36,8 @@ repository:
 Ours is `mw perf --results --check --pin`. Collectives other than AllReduce are those of bench/mpi_collectives.c,
 compiled with every MPI library that is found. BUDGET is the time for a size of a cell in seconds (default: 0.3).
 
-Exit status: 0; 1 when something failed; 2 for wrong arguments, or when the peers are not here.
+Exit status: 0, also when cells have failed (the report names them); 1 when nothing could be measured or written;
+2 for wrong arguments, or when the peers are not here.
 END
 }
 
@@ -152,7 +153,7 @@ collectives openmpi5 "$PEERS_HOME/venv-ompi/bin/mpicc"
 collectives mpich4 mpicc.mpich
 intel=$PEERS_HOME/venv-intel
 if [ -e "$intel/include/mpi.h" ]; then
-  link=(-L"$intel/lib" -lmpi -Wl,-rpath,"$intel/lib")
+  link=(-L"$intel/lib" -lmpi "-Wl,-rpath,$intel/lib")
   collectives impi "$CC" -I"$intel/include"
 fi
 
@@ -166,9 +167,9 @@ if [ -z "$lines" ]; then
   lines=$root/build/bench/${name:-compare}.jsonl
   rm -f "$lines"
 fi
-default=$(cat $control)
 "${run[@]}" --out "$lines"
 if [ -n "$congestion" ]; then
+  default=$(cat $control)
   # shellcheck disable=SC2064 # as it is now
   trap "echo $default > $control" EXIT
   trap 'exit 130' INT

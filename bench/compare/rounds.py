@@ -117,6 +117,8 @@ def results(cell, text):
 
 def main():
     args = arguments()
+    # As Ctrl-C does: the cell that runs is ended, which is in a session of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     found = chosen(args)
     if args.list:
         for cell in found:
