@@ -6,6 +6,8 @@
 #   make examples  build/examples/*
 #   make bench-dropin
 #                  what a call costs more through the drop-in than without it
+#   make bench-compare
+#                  peers and ours side by side: tables and plots (bench/compare.sh --help)
 #   make gpu-kit   build/gpu-kit: the tests on a real GPU, to be copied to a machine that has one; run.sh runs them
 #   make test-gpu  the same, run here
 #   make install   PREFIX=/usr/local, DESTDIR honoured
@@ -54,7 +56,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all doubles lib mw examples c-tests asan-tests bench-dropin demo test test-gpu gpu-kit header install clean cargo-lib
+.PHONY: bindings all doubles lib mw examples c-tests asan-tests bench-dropin bench-compare demo test test-gpu gpu-kit header install clean cargo-lib
 
 all: lib mw examples
 
@@ -131,6 +133,10 @@ build/bench/%: bench/%.c
 # On a quiet machine; BENCH_FLAGS='--batches 20001' takes ten times as long.
 bench-dropin: build/bench/dropin lib doubles
 	build/bench/dropin $(LIB_NCCL) build/doubles/libnccl.so.2 $(BENCH_FLAGS)
+
+# On a quiet machine; BENCH_FLAGS='--quick' tries it.
+bench-compare:
+	CARGO="$(CARGO)" CC="$(CC)" bench/compare.sh $(BENCH_FLAGS)
 
 demo: build/examples/elastic_pipeline
 	build/examples/elastic_pipeline

@@ -257,6 +257,33 @@ fi
 
 check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
 
+# The comparison with peers, which are not part of this repository: what it computes, and how it refuses.
+refuses_to_compare() { # words of the error, arguments...
+  local words=$1 code=0 out
+  shift
+  out=$(bench/compare.sh "$@" 2>&1) || code=$?
+  echo "$out"
+  [ $code -eq 2 ] && grep -qF -- "$words" <<<"$out"
+}
+export -f refuses_to_compare
+if have shellcheck; then
+  check "bench/compare.sh" shellcheck bench/compare.sh
+else
+  check "bench/compare.sh" bash -n bench/compare.sh
+fi
+if have "$PYTHON"; then
+  check "bench/compare" env PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -m unittest discover --start-directory bench/compare
+  check "bench/compare.sh wants the peers" env PEERS=/does/not/exist bash -c 'refuses_to_compare "Set PEERS"'
+  check "bench/compare.sh refuses an unknown option" bash -c 'refuses_to_compare "no such option" --nonsense'
+  check "bench/compare.sh refuses a bad number" bash -c 'refuses_to_compare "not a positive number" --rounds 0'
+else
+  skip "bench/compare" "$PYTHON is not installed"
+fi
+for compiler in mpicc.openmpi mpicc.mpich mpicc; do
+  ! have $compiler || check "bench/mpi_collectives.c $compiler" $compiler -std=c99 -Wall -Wextra -Werror -pedantic \
+    -fsyntax-only bench/mpi_collectives.c
+done
+
 # Wrong arguments of the demonstration.
 refuses() {
   local code=0

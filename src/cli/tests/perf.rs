@@ -5,6 +5,7 @@
 mod doubles;
 
 use serde_json::Value;
+use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -316,14 +317,44 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A long run of three ranks that have all joined, and its ranks' processes.
 fn long_run() -> (Child, Vec<(u32, String)>) {
+    long_run_of(3, "")
+}
+
+fn long_run_of(nranks: usize, options: &str) -> (Child, Vec<(u32, String)>) {
     use std::io::Read;
-    let mut child = mw("-n 3 all_reduce --sizes 70000 --seconds 600").spawn().expect("mw");
+    let words = format!("-n {nranks} {options} all_reduce --sizes 70000 --seconds 600");
+    let mut child = mw(&words).spawn().expect("mw");
     let mut first = [0; 1];
     // The header is printed by rank 0 when all have joined.
     child.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("a header");
     let ranks = ranks_of(child.id());
-    assert_eq!(ranks.len(), 3, "{ranks:?}");
+    assert_eq!(ranks.len(), nranks, "{ranks:?}");
     (child, ranks)
+}
+
+/// The processors that a process may use, as the kernel writes them.
+fn processors(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.expect("Cpus_allowed_list").trim().to_owned()
+}
+
+#[test]
+fn ranks_are_bound_to_processors_of_their_own_when_there_are_enough() {
+    let cores = std::thread::available_parallelism().expect("processors").get();
+    for (nranks, options) in [(cores.min(2), "--pin"), (cores + 1, "--pin"), (1, "")] {
+        let (mut child, ranks) = long_run_of(nranks, options);
+        let all = processors(std::process::id());
+        let found: HashSet<String> = ranks.iter().map(|(pid, _)| processors(*pid)).collect();
+        kill(child.id(), rustix::process::Signal::KILL);
+        child.wait().expect("waiting");
+        if nranks <= cores && !options.is_empty() {
+            assert_eq!(found.len(), nranks, "{found:?}");
+            assert!(found.iter().all(|list| list.parse::<usize>().is_ok()), "{found:?}");
+        } else {
+            assert_eq!(found, HashSet::from([all]));
+        }
+    }
 }
 
 fn kill(pid: u32, signal: rustix::process::Signal) {

@@ -23,6 +23,10 @@ pub struct Args {
     #[arg(short = 'n', long, value_name = "RANKS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub ranks: Option<u32>,
 
+    /// Bind each rank to a processor of its own, unless there are more ranks than processors
+    #[arg(long, requires = "ranks")]
+    pub pin: bool,
+
     /// Smallest size in bytes, with K, M or G for powers of 1024 [default: 8]
     #[arg(short = 'b', long = "min", value_name = "SIZE", value_parser = size::parse)]
     pub min: Option<u64>,
@@ -295,6 +299,7 @@ mod tests {
             ("bw -t float31", "the data types are int8, uint8"),
             ("bw -o median", "the reductions are sum, prod, max, min, avg"),
             ("bw -n 0", "'--ranks <RANKS>'"),
+            ("bw --pin", "--ranks <RANKS>"),
             ("bw -i 0", "'--iterations <N>'"),
             ("bw -i 1 --seconds 1", "'--iterations <N>' cannot be used with '--seconds"),
             ("bw --seconds 0", "more than 0"),

@@ -8,6 +8,7 @@
 //! | `contents`, `pattern`, `element` | what buffers hold before and after | none |
 //! | `stats`, `row`, `format` | from times to lines | none |
 //! | `launch` | ranks as processes of this machine | processes |
+//! | `pin` | a rank on a processor of its own | processes |
 //! | `session` | one rank, from joining to leaving | through the library |
 //! | `exercise`, `control`, `memory` | an operation, agreement between ranks, buffers | through the library |
 //! | `report`, `machine` | what is printed, and about which machine | standard output, /proc |
@@ -24,6 +25,7 @@ mod machine;
 mod memory;
 mod op;
 mod pattern;
+mod pin;
 mod plan;
 mod report;
 mod row;
@@ -59,7 +61,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     if launch::is_rank()? {
         let rank = std::env::var("MW_RANK").unwrap_or_default();
-        let outcome = session::run(args, &plan, "mw-perf");
+        let pinned = if args.pin { pin::to_own_processor() } else { Ok(()) };
+        let outcome = pinned.and_then(|()| session::run(args, &plan, "mw-perf"));
         let wrong = outcome.map_err(|failure| Failure::new(format!("rank {rank}: {failure}")))?;
         return Ok(ExitCode::from(if wrong > 0 { launch::WRONG } else { 0 }));
     }
