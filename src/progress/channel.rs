@@ -61,9 +61,24 @@ impl Channel {
         }
     }
 
-    /// Queues a message.
-    pub fn push_send(&mut self, msg: SendMsg, task: TaskId) {
+    /// Sends a message as far as that goes at once, and queues the rest. Answers whether there is none. The peer is not
+    /// woken before the channel makes progress.
+    pub fn start_send(&mut self, mut msg: SendMsg, task: TaskId) -> bool {
+        if !self.closed_out && self.sends.is_empty() && self.posted.is_empty() {
+            // SAFETY: the task that sends it is being posted, and by the C API's contract its buffers stay valid until
+            // it is over.
+            match unsafe { self.endpoint.send(&mut msg) } {
+                Ok(Progress::Done) => return true,
+                Ok(Progress::Posted) => {
+                    self.posted.push_back(task);
+                    return false;
+                }
+                // An error stays, and is told when the channel makes progress.
+                Ok(Progress::Some | Progress::None) | Err(_) => {}
+            }
+        }
         self.sends.push_back((msg, task));
+        false
     }
 
     /// Queues a receive.

@@ -59,6 +59,40 @@ pub enum Operation {
     },
 }
 
+/// A point-to-point operation of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// What both sides must agree on; the engine fills in `seq`.
+    pub fp: Fingerprint,
+    /// First byte; written only if it is received.
+    pub ptr: *mut u8,
+    /// Bytes.
+    pub len: usize,
+    /// Rank.
+    pub peer: u32,
+    /// Sent or received.
+    pub send: bool,
+}
+
+impl From<Message> for Operation {
+    fn from(m: Message) -> Operation {
+        let Message { fp, ptr, len, peer, send } = m;
+        if send { Operation::Send { ptr, len, peer, fp } } else { Operation::Recv { ptr, len, peer, fp } }
+    }
+}
+
+impl Operation {
+    fn message(self) -> Option<Message> {
+        match self {
+            Operation::Send { ptr, len, peer, fp } => {
+                Some(Message { fp, ptr: ptr.cast_mut(), len, peer, send: true })
+            }
+            Operation::Recv { ptr, len, peer, fp } => Some(Message { fp, ptr, len, peer, send: false }),
+            Operation::Collective { .. } => None,
+        }
+    }
+}
+
 /// What the engine cannot settle by itself.
 #[derive(Debug)]
 pub enum Trouble {
@@ -96,7 +130,7 @@ struct Task {
     /// Of a batch, its last.
     operation: Operation,
     /// The others of a batch that has not been started.
-    more: Vec<Operation>,
+    more: Vec<Message>,
     ticket: Arc<Ticket>,
     since: Instant,
     deadline: Instant,
@@ -188,22 +222,16 @@ impl Engine {
     }
 
     /// The same for point-to-point operations that belong together, as one: side by side, and over when all are.
-    pub fn post_batch(&mut self, mut operations: Vec<Operation>, ticket: Arc<Ticket>, deadline: Instant) {
-        let Some(last) = operations.pop() else { return ticket.complete(Ok(())) };
+    pub fn post_batch(&mut self, mut messages: Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
+        let Some(last) = messages.pop() else { return ticket.complete(Ok(())) };
         if let Some(e) = &self.ended {
             ticket.complete(Err(e.clone()));
             return;
         }
-        self.enqueue(last, operations, ticket, deadline);
+        self.enqueue(last.into(), messages, ticket, deadline);
     }
 
-    fn enqueue(
-        &mut self,
-        operation: Operation,
-        more: Vec<Operation>,
-        ticket: Arc<Ticket>,
-        deadline: Instant,
-    ) {
+    fn enqueue(&mut self, operation: Operation, more: Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
         let id = self.task(operation, more, ticket, deadline);
         self.queue.push_back(id);
         self.start();
@@ -212,7 +240,7 @@ impl Engine {
     fn task(
         &mut self,
         operation: Operation,
-        more: Vec<Operation>,
+        more: Vec<Message>,
         ticket: Arc<Ticket>,
         deadline: Instant,
     ) -> TaskId {
@@ -250,9 +278,7 @@ impl Engine {
                     task.left = 1 + more.len();
                     self.queue.pop_front();
                     self.running += 1;
-                    for message in more.into_iter().chain([last]) {
-                        self.start_message(id, message);
-                    }
+                    self.start_messages(id, more.into_iter().chain(last.message()));
                 }
                 Operation::Collective { .. } if self.running > 0 => return,
                 Operation::Collective { shape, input, output, ref mut fp } => {
@@ -280,23 +306,22 @@ impl Engine {
         }
     }
 
-    fn start_message(&mut self, id: TaskId, message: Operation) {
-        match message {
-            Operation::Send { ptr, len, peer, fp } => {
-                self.count(id, (len as u64, 0));
-                self.send(id, peer, fp, ptr, len);
-            }
-            Operation::Recv { ptr, len, peer, fp } => {
-                self.count(id, (0, len as u64));
+    fn start_messages(&mut self, id: TaskId, messages: impl Iterator<Item = Message>) {
+        let (mut bytes, mut gone) = ((0, 0), 0);
+        for Message { fp, ptr, len, peer, send } in messages {
+            if send {
+                bytes.0 += len as u64;
+                gone += usize::from(self.send(id, peer, fp, ptr, len));
+            } else {
+                bytes.1 += len as u64;
                 self.recv(id, peer, fp, Sink::Copy(ptr), len);
             }
-            Operation::Collective { .. } => {}
         }
-    }
-
-    fn count(&mut self, id: TaskId, more: (u64, u64)) {
         if let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) {
-            task.bytes = (task.bytes.0 + more.0, task.bytes.1 + more.1);
+            task.bytes = bytes;
+        }
+        if gone > 0 {
+            self.messages_over(id, gone, None);
         }
     }
 
@@ -366,17 +391,23 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, id: TaskId, peer: u32, mut fp: Fingerprint, ptr: *const u8, len: usize) {
+    /// Sends a message, or queues it. Answers whether it has gone already.
+    fn send(&mut self, id: TaskId, peer: u32, mut fp: Fingerprint, ptr: *const u8, len: usize) -> bool {
         match self.channels.get_mut(peer as usize) {
             Some(Some(c)) => {
                 if fp.kind == OpKind::PointToPoint {
                     fp.seq = c.send_seq;
                     c.send_seq = c.send_seq.wrapping_add(1);
                 }
-                c.push_send(SendMsg::new(fp, ptr, len), id);
+                let gone = c.start_send(SendMsg::new(fp, ptr, len), id);
+                // Also if it has gone: the peer has not been woken yet.
                 self.list(peer);
+                gone
             }
-            _ => self.self_sends.push_back((SendMsg::new(fp, ptr, len), id)),
+            _ => {
+                self.self_sends.push_back((SendMsg::new(fp, ptr, len), id));
+                false
+            }
         }
     }
 
@@ -455,8 +486,7 @@ impl Engine {
                         reduce::average(c.shape.dtype)(c.at_mut(dst), dst.len / elem, c.shape.nranks);
                     }
                     Action::Send { peer, src } => {
-                        messages += 1;
-                        self.send(id, peer, fp, c.at(src), src.len);
+                        messages += usize::from(!self.send(id, peer, fp, c.at(src), src.len));
                     }
                     Action::Recv { peer, dst } => {
                         messages += 1;

@@ -13,5 +13,5 @@ pub mod wait;
 mod tests;
 
 pub use channel::Attempt;
-pub use engine::{Engine, Operation, Trouble};
+pub use engine::{Engine, Message, Operation, Trouble};
 pub use ticket::Ticket;

@@ -5,7 +5,7 @@ pub use crate::backend::Call;
 use crate::collective::Shape;
 use crate::config::BackendChoice;
 use crate::error::{Error, Result};
-use crate::progress::Operation;
+use crate::progress::{Message, Operation};
 use crate::types::{Fingerprint, OpKind, Reduction};
 
 impl World {
@@ -50,6 +50,21 @@ impl World {
         Ok(())
     }
 
+    /// The engine's form of a checked point-to-point call.
+    #[inline]
+    pub(super) fn message(call: &Call) -> Message {
+        let fp = Fingerprint {
+            kind: OpKind::PointToPoint,
+            dtype: call.dtype as u8,
+            redop: Fingerprint::NO_REDOP,
+            root: -1,
+            seq: 0,
+            count: call.count as u64,
+        };
+        let ptr = if call.send { call.sendbuf.cast_mut() } else { call.recvbuf };
+        Message { fp, ptr, len: call.count * call.dtype.size(), peer: call.peer as u32, send: call.send }
+    }
+
     /// The engine's form of a checked call.
     pub(super) fn operation(&self, call: &Call) -> Operation {
         let redop = match (call.kind.reduces(), call.reduction) {
@@ -68,9 +83,8 @@ impl World {
         };
         let bytes = call.count * call.dtype.size();
         let peer = call.peer as u32;
-        match (call.kind, call.send) {
-            (OpKind::PointToPoint, true) => Operation::Send { ptr: call.sendbuf, len: bytes, peer, fp },
-            (OpKind::PointToPoint, false) => Operation::Recv { ptr: call.recvbuf, len: bytes, peer, fp },
+        match call.kind {
+            OpKind::PointToPoint => World::message(call).into(),
             _ => Operation::Collective {
                 shape: Shape {
                     kind: call.kind,

@@ -55,7 +55,7 @@ impl World {
     /// Runs a message to its end: at once if nothing is in its way, which spares a short one most of its cost.
     fn run_message(&self, call: &Call) -> Result<()> {
         refuse_forked()?;
-        let operation = self.operation(call);
+        let operation = World::message(call).into();
         let ticket = {
             let Some(mut engine) = self.engine.try_lock() else {
                 return self.run_until(call, Instant::now() + self.config.timeout);
@@ -141,7 +141,7 @@ impl World {
         let mut messages = Vec::with_capacity(calls.size_hint().1.unwrap_or_default());
         for call in calls {
             if call.kind == OpKind::PointToPoint {
-                messages.push(self.operation(call));
+                messages.push(World::message(call));
             } else {
                 ticket.add(1);
                 self.post(call, ticket, deadline);
