@@ -132,8 +132,9 @@ struct Task {
     /// The others of a batch that has not been started.
     more: Vec<Message>,
     ticket: Arc<Ticket>,
-    since: Instant,
-    deadline: Instant,
+    /// When it was posted, and until when it has to be done. None yet for one that may well be done before anybody reads
+    /// a clock.
+    term: Option<(Instant, Instant)>,
     /// Messages not yet done.
     left: usize,
     /// Payload bytes of its messages, out and in.
@@ -212,26 +213,40 @@ impl Engine {
         }
     }
 
-    /// Queues an operation; `ticket` hears when it is over. Ranks have been checked.
-    pub fn post(&mut self, operation: Operation, ticket: Arc<Ticket>, deadline: Instant) {
+    /// Queues an operation; `ticket` hears when it is over. Ranks have been checked. Without a deadline it has to be
+    /// given one later ([`Engine::date`]), before anybody sleeps.
+    pub fn post(&mut self, operation: Operation, ticket: Arc<Ticket>, deadline: impl Into<Option<Instant>>) {
         if let Some(e) = &self.ended {
             ticket.complete(Err(e.clone()));
             return;
         }
-        self.enqueue(operation, Vec::new(), ticket, deadline);
+        self.enqueue(operation, Vec::new(), ticket, deadline.into());
     }
 
-    /// The same for point-to-point operations that belong together, as one: side by side, and over when all are.
+    /// Gives a deadline to what was posted without one: it has to be waited for.
+    pub fn date(&mut self, since: Instant, deadline: Instant) {
+        for task in self.tasks.iter_mut().flatten() {
+            task.term.get_or_insert((since, deadline));
+        }
+    }
+
+    /// [`Engine::post`] for point-to-point operations that belong together, as one: side by side, and over when all are.
     pub fn post_batch(&mut self, mut messages: Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
         let Some(last) = messages.pop() else { return ticket.complete(Ok(())) };
         if let Some(e) = &self.ended {
             ticket.complete(Err(e.clone()));
             return;
         }
-        self.enqueue(last.into(), messages, ticket, deadline);
+        self.enqueue(last.into(), messages, ticket, Some(deadline));
     }
 
-    fn enqueue(&mut self, operation: Operation, more: Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
+    fn enqueue(
+        &mut self,
+        operation: Operation,
+        more: Vec<Message>,
+        ticket: Arc<Ticket>,
+        deadline: Option<Instant>,
+    ) {
         let id = self.task(operation, more, ticket, deadline);
         self.queue.push_back(id);
         self.start();
@@ -242,14 +257,13 @@ impl Engine {
         operation: Operation,
         more: Vec<Message>,
         ticket: Arc<Ticket>,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> TaskId {
         let task = Task {
             operation,
             more,
             ticket,
-            since: Instant::now(),
-            deadline,
+            term: deadline.map(|deadline| (Instant::now(), deadline)),
             left: 0,
             bytes: (0, 0),
             error: None,
@@ -371,7 +385,7 @@ impl Engine {
         if matches!(attempt, Attempt::Untried) {
             return self.post(operation, ticket, deadline);
         }
-        let id = self.task(operation, Vec::new(), ticket, deadline);
+        let id = self.task(operation, Vec::new(), ticket, Some(deadline));
         if let Some(task) = self.tasks[id].as_mut() {
             (task.left, task.bytes) = (1, bytes);
         }
@@ -666,12 +680,12 @@ impl Engine {
 
     /// The earliest deadline of an unfinished operation.
     pub fn deadline(&self) -> Option<Instant> {
-        self.tasks.iter().flatten().map(|t| t.deadline).min()
+        self.tasks.iter().flatten().filter_map(|t| Some(t.term?.1)).min()
     }
 
     /// An operation whose deadline has passed: what it is, whom it waits for, and how long it has waited.
     pub fn overdue(&self, now: Instant) -> Option<(Fingerprint, Vec<u32>, Duration)> {
-        let late = |t: &Task| t.deadline <= now;
+        let late = |t: &Task| t.term.is_some_and(|(_, deadline)| deadline <= now);
         let (id, task) =
             self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
         let fp = match task.operation {
@@ -680,7 +694,7 @@ impl Engine {
         let waits = |p: &&u32| matches!(&self.channels[**p as usize], Some(c) if c.tasks().any(|t| t == id));
         let mut peers: Vec<u32> = self.busy.iter().filter(waits).copied().collect();
         peers.sort_unstable();
-        Some((fp, peers, now.saturating_duration_since(task.since)))
+        Some((fp, peers, now.saturating_duration_since(task.term?.0)))
     }
 
     /// Fails what waits for a peer that has left and can never be done. Answers false when that cannot be confined

@@ -82,21 +82,26 @@ impl World {
     /// way in and out for each of its messages.
     fn run_collective(&self, call: &Call) -> Result<()> {
         refuse_forked()?;
-        let deadline = Instant::now() + self.config.timeout;
-        let Some(mut engine) = self.engine.try_lock() else { return self.run_until(call, deadline) };
-        if self.state() != State::Active || !engine.is_idle() {
-            drop(engine);
-            return self.run_until(call, deadline);
-        }
+        let Some(mut engine) =
+            self.engine.try_lock().filter(|e| e.is_idle() && self.state() == State::Active)
+        else {
+            return self.run_until(call, Instant::now() + self.config.timeout);
+        };
         let ticket = Ticket::spare();
-        engine.post(self.operation(call), ticket.clone(), deadline);
+        engine.post(self.operation(call), ticket.clone(), None);
         let trouble = engine.drive(&ticket, self.looks(), || self.is_wanted());
+        let is_done = ticket.is_done();
+        if !is_done {
+            // No clock was read so far.
+            let now = Instant::now();
+            engine.date(now, now + self.config.timeout);
+        }
         drop(engine);
         self.let_in();
         if let Some(trouble) = trouble {
             self.trouble(trouble);
         }
-        if !ticket.is_done() {
+        if !is_done {
             wait::until(&[self], &|| ticket.is_done(), None);
         }
         Ticket::settle(ticket)
