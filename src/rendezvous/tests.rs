@@ -110,7 +110,9 @@ fn a_new_rank_0_begins_anew_where_the_old_one_died() {
         std::thread::sleep(Duration::from_millis(50));
         // Its connection goes with the process, and with that its leases.
         drop(old);
-        let met = join(&store.another(), 2, 0, 0, LONG).unwrap();
+        // The new one's must stay until the other has read what it wrote.
+        let new = store.another();
+        let met = join(&new, 2, 0, 0, LONG).unwrap();
         assert_eq!(met.members[0].process, ProcessId([0; 16]));
         assert_eq!(waits.join().unwrap(), met);
     });

@@ -103,7 +103,7 @@ pub fn caught(payload: Box<dyn Any + Send>) -> Error {
     Error::internal(format!("a bug in multiworld: {text}"))
 }
 
-/// Keeps the text for [`last_error`]; answers the result.
+/// Keeps the text for ncclGetLastError; answers the result.
 #[cold]
 pub fn keep(error: &Error) -> ncclResult_t {
     // A thread that is going away has no place for the text any more; the code still tells.

@@ -3,7 +3,7 @@
 //! The members share one [`segment::Segment`]: a line per member and a ring per ordered pair. Small messages are
 //! copied into the ring and out of it. Large ones go the same way in fragments, or are announced in the ring and copied
 //! once, by the receiver, straight from the sender's memory (`process_vm_readv`), whichever has turned out to be faster
-//! ([`choice`]). Where the kernel does not allow the latter, all go through the ring.
+//! (see `choice`). Where the kernel does not allow the latter, all go through the ring.
 
 mod choice;
 pub mod endpoint;
