@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod engine;
+pub mod operation;
 pub mod ticket;
 pub mod wait;
 
@@ -13,5 +14,6 @@ pub mod wait;
 mod tests;
 
 pub use channel::Attempt;
-pub use engine::{Engine, Message, Operation, Trouble};
+pub use engine::Engine;
+pub use operation::{Message, Operation, Trouble};
 pub use ticket::Ticket;
