@@ -343,17 +343,22 @@ impl Comm {
             inside.pending = true;
         }
         drop(inside);
+        result.map_or_else(|| Err(self.library.missing(what)), |result| self.outcome(what, result))
+    }
+
+    /// What a result of NCCL means; every error but a wrong argument is its end.
+    #[inline]
+    pub fn outcome(&self, what: &str, result: ncclResult_t) -> Result<Outcome> {
         match result {
-            Some(ncclSuccess) => Ok(Outcome::Done),
-            Some(ncclInProgress) => Ok(Outcome::Pending),
-            Some(result) => Err(self.judge(what, result)),
-            None => Err(self.library.missing(what)),
+            ncclSuccess => Ok(Outcome::Done),
+            ncclInProgress => Ok(Outcome::Pending),
+            error => Err(self.judge(what, error)),
         }
     }
 
     /// Makes an error of a result, and the end of the communicator of a fatal one.
     #[cold]
-    pub fn judge(&self, what: &str, result: ncclResult_t) -> Error {
+    fn judge(&self, what: &str, result: ncclResult_t) -> Error {
         let error = self.library.failure(what, result);
         if error.code == Code::InvalidArgument {
             return error;

@@ -61,10 +61,16 @@ impl Channel {
         }
     }
 
+    /// Whether a message would be the first in its direction.
+    #[inline]
+    fn can_start_sending(&self) -> bool {
+        !self.closed_out && self.sends.is_empty() && self.posted.is_empty()
+    }
+
     /// Sends a message as far as that goes at once, and queues the rest. Answers whether there is none. The peer is not
     /// woken before the channel makes progress.
     pub fn start_send(&mut self, mut msg: SendMsg, task: TaskId) -> bool {
-        if !self.closed_out && self.sends.is_empty() && self.posted.is_empty() {
+        if self.can_start_sending() {
             // SAFETY: the task that sends it is being posted, and by the C API's contract its buffers stay valid until
             // it is over.
             match unsafe { self.endpoint.send(&mut msg) } {
@@ -138,7 +144,7 @@ impl Channel {
     /// Sends at once, if nothing else is being sent.
     #[inline]
     pub fn send_now(&mut self, mut fp: Fingerprint, ptr: *const u8, len: usize) -> Attempt {
-        if self.closed_out || !self.sends.is_empty() || !self.posted.is_empty() {
+        if !self.can_start_sending() {
             return Attempt::Untried;
         }
         fp.seq = self.send_seq;
@@ -291,9 +297,7 @@ impl Channel {
                     moved = true;
                 }
                 Progress::None => break,
-                Progress::Some | Progress::Posted => {
-                    moved = true;
-                }
+                Progress::Some | Progress::Posted => moved = true,
             }
         }
         Ok(moved)

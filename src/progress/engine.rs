@@ -142,7 +142,7 @@ impl Engine {
             ticket.complete(Err(e.clone()));
             return;
         }
-        self.enqueue(last.into(), messages, ticket, Some(deadline));
+        self.enqueue(Operation::Message(last), messages, ticket, Some(deadline));
     }
 
     fn enqueue(
@@ -192,12 +192,12 @@ impl Engine {
             let Some(&id) = self.queue.front() else { return };
             let Some(task) = self.tasks[id].as_mut() else { return };
             match task.operation {
-                last @ (Operation::Send { .. } | Operation::Recv { .. }) => {
+                Operation::Message(last) => {
                     let more = std::mem::take(&mut task.more);
                     task.left = 1 + more.len();
                     self.queue.pop_front();
                     self.running += 1;
-                    self.start_messages(id, more.into_iter().chain(last.message()));
+                    self.start_messages(id, more.into_iter().chain([last]));
                 }
                 Operation::Collective { .. } if self.running > 0 => return,
                 Operation::Collective { shape, input, output, ref mut fp } => {
@@ -227,12 +227,13 @@ impl Engine {
 
     fn start_messages(&mut self, id: TaskId, messages: impl Iterator<Item = Message>) {
         let (mut bytes, mut gone) = ((0, 0), 0);
-        for Message { fp, ptr, len, peer, send } in messages {
+        for message in messages {
+            let (out, within) = message.bytes();
+            bytes = (bytes.0 + out, bytes.1 + within);
+            let Message { fp, ptr, len, peer, send } = message;
             if send {
-                bytes.0 += len as u64;
                 gone += usize::from(self.send(id, peer, fp, ptr, len));
             } else {
-                bytes.1 += len as u64;
                 self.recv(id, peer, fp, Sink::Copy(ptr), len);
             }
         }
@@ -248,57 +249,42 @@ impl Engine {
     /// be received, unless somebody else wants in. What [`Attempt::Done`] does not answer has to be handed to
     /// [`Engine::post_rest`].
     #[inline]
-    pub fn attempt(&mut self, operation: &Operation, looks: u32, wanted: impl Fn() -> bool) -> Attempt {
+    pub fn attempt(&mut self, message: &Message, looks: u32, wanted: impl Fn() -> bool) -> Attempt {
         if self.ended.is_some() || !self.queue.is_empty() || self.collective.is_some() {
             return Attempt::Untried;
         }
         // What else is under way must not wait for this one.
         let looks = if self.busy.is_empty() { looks } else { 1 };
-        let (peer, len) = match *operation {
-            Operation::Send { peer, len, .. } | Operation::Recv { peer, len, .. } => (peer, len),
-            Operation::Collective { .. } => return Attempt::Untried,
-        };
+        let Message { fp, ptr, len, peer, send } = *message;
         let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return Attempt::Untried };
-        let attempt = match *operation {
-            Operation::Send { ptr, fp, .. } => c.send_now(fp, ptr, len),
-            Operation::Recv { ptr, fp, .. } => c.recv_now(fp, ptr, len, looks, wanted),
-            Operation::Collective { .. } => Attempt::Untried,
-        };
+        let attempt = if send { c.send_now(fp, ptr, len) } else { c.recv_now(fp, ptr, len, looks, wanted) };
         if matches!(attempt, Attempt::Done) {
-            self.operations += 1;
-            match operation {
-                Operation::Send { .. } => self.bytes.0 += len as u64,
-                _ => self.bytes.1 += len as u64,
-            }
+            self.count(message.bytes());
         }
         attempt
     }
 
     /// Posts what an attempt has left.
-    pub fn post_rest(
-        &mut self,
-        operation: Operation,
-        attempt: Attempt,
-        ticket: Arc<Ticket>,
-        deadline: Instant,
-    ) {
-        let (peer, bytes) = match operation {
-            Operation::Send { peer, len, .. } => (peer, (len as u64, 0)),
-            Operation::Recv { peer, len, .. } => (peer, (0, len as u64)),
-            Operation::Collective { .. } => return self.post(operation, ticket, deadline),
-        };
+    pub fn post_rest(&mut self, message: Message, attempt: Attempt, ticket: Arc<Ticket>, deadline: Instant) {
+        let operation = Operation::Message(message);
         if matches!(attempt, Attempt::Untried) {
             return self.post(operation, ticket, deadline);
         }
         let id = self.task(operation, Vec::new(), ticket, Some(deadline));
         if let Some(task) = self.tasks[id].as_mut() {
-            (task.left, task.bytes) = (1, bytes);
+            (task.left, task.bytes) = (1, message.bytes());
         }
         self.running += 1;
-        if let Some(Some(c)) = self.channels.get_mut(peer as usize) {
+        if let Some(Some(c)) = self.channels.get_mut(message.peer as usize) {
             c.adopt(attempt, id);
         }
-        self.list(peer);
+        self.list(message.peer);
+    }
+
+    /// An operation has been completed.
+    fn count(&mut self, bytes: (u64, u64)) {
+        self.operations += 1;
+        self.bytes = (self.bytes.0 + bytes.0, self.bytes.1 + bytes.1);
     }
 
     fn list(&mut self, peer: u32) {
@@ -348,10 +334,7 @@ impl Engine {
     fn advance(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) else { return };
         let Some(mut c) = task.collective.take() else { return };
-        let fp = match task.operation {
-            Operation::Collective { fp, .. } => fp,
-            Operation::Send { fp, .. } | Operation::Recv { fp, .. } => fp,
-        };
+        let fp = task.operation.fp();
         let mut actions = std::mem::take(&mut self.actions);
         loop {
             actions.clear();
@@ -432,8 +415,7 @@ impl Engine {
     fn finish(&mut self, id: TaskId, result: Result<()>) {
         if let Some(task) = self.tasks.get_mut(id).and_then(Option::take) {
             if result.is_ok() {
-                self.operations += 1;
-                self.bytes = (self.bytes.0 + task.bytes.0, self.bytes.1 + task.bytes.1);
+                self.count(task.bytes);
             }
             self.free.push(id);
             task.ticket.complete(result);
@@ -593,9 +575,7 @@ impl Engine {
         let late = |t: &Task| t.term.is_some_and(|(_, deadline)| deadline <= now);
         let (id, task) =
             self.tasks.iter().enumerate().find_map(|(i, t)| Some((i, t.as_ref().filter(|t| late(t))?)))?;
-        let fp = match task.operation {
-            Operation::Send { fp, .. } | Operation::Recv { fp, .. } | Operation::Collective { fp, .. } => fp,
-        };
+        let fp = task.operation.fp();
         let waits = |p: &&u32| matches!(&self.channels[**p as usize], Some(c) if c.tasks().any(|t| t == id));
         let mut peers: Vec<u32> = self.busy.iter().filter(waits).copied().collect();
         peers.sort_unstable();

@@ -118,17 +118,16 @@ impl Net {
     }
 }
 
+fn message(peer: u32, send: bool, ptr: *mut u8, len: usize) -> Operation {
+    Operation::Message(Message { fp: fp(OpKind::PointToPoint, len), ptr, len, peer, send })
+}
+
 fn send(peer: u32, data: &[u8]) -> Operation {
-    Operation::Send { ptr: data.as_ptr(), len: data.len(), peer, fp: fp(OpKind::PointToPoint, data.len()) }
+    message(peer, true, data.as_ptr().cast_mut(), data.len())
 }
 
 fn recv(peer: u32, data: &mut [u8]) -> Operation {
-    Operation::Recv {
-        ptr: data.as_mut_ptr(),
-        len: data.len(),
-        peer,
-        fp: fp(OpKind::PointToPoint, data.len()),
-    }
+    message(peer, false, data.as_mut_ptr(), data.len())
 }
 
 /// Whether giving up a peer could be confined to point-to-point operations.

@@ -6,28 +6,8 @@ use crate::types::Fingerprint;
 /// An operation to run.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
-    /// Send to a peer.
-    Send {
-        /// First byte.
-        ptr: *const u8,
-        /// Bytes.
-        len: usize,
-        /// Rank.
-        peer: u32,
-        /// What both sides must agree on; the engine fills in `seq`.
-        fp: Fingerprint,
-    },
-    /// Receive from a peer.
-    Recv {
-        /// First byte.
-        ptr: *mut u8,
-        /// Bytes.
-        len: usize,
-        /// Rank.
-        peer: u32,
-        /// As above.
-        fp: Fingerprint,
-    },
+    /// A send to a peer or a receive from one.
+    Message(Message),
     /// A collective.
     Collective {
         /// What it is.
@@ -36,12 +16,12 @@ pub enum Operation {
         input: *const u8,
         /// The caller's receive buffer.
         output: *mut u8,
-        /// As above.
+        /// What all ranks must agree on; the engine fills in `seq`.
         fp: Fingerprint,
     },
 }
 
-/// A point-to-point operation of a batch.
+/// A point-to-point operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
     /// What both sides must agree on; the engine fills in `seq`.
@@ -56,22 +36,18 @@ pub struct Message {
     pub send: bool,
 }
 
-impl From<Message> for Operation {
-    fn from(m: Message) -> Operation {
-        let Message { fp, ptr, len, peer, send } = m;
-        if send { Operation::Send { ptr, len, peer, fp } } else { Operation::Recv { ptr, len, peer, fp } }
+impl Message {
+    /// Payload bytes, out and in.
+    pub fn bytes(&self) -> (u64, u64) {
+        if self.send { (self.len as u64, 0) } else { (0, self.len as u64) }
     }
 }
 
 impl Operation {
-    /// A point-to-point operation as a message.
-    pub fn message(self) -> Option<Message> {
+    /// What the ranks must agree on.
+    pub fn fp(&self) -> Fingerprint {
         match self {
-            Operation::Send { ptr, len, peer, fp } => {
-                Some(Message { fp, ptr: ptr.cast_mut(), len, peer, send: true })
-            }
-            Operation::Recv { ptr, len, peer, fp } => Some(Message { fp, ptr, len, peer, send: false }),
-            Operation::Collective { .. } => None,
+            Operation::Message(Message { fp, .. }) | Operation::Collective { fp, .. } => *fp,
         }
     }
 }

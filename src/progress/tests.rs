@@ -27,18 +27,19 @@ fn pair() -> (Engine, Engine) {
     (Engine::new(0, vec![None, Some(Box::new(a))]), Engine::new(1, vec![Some(Box::new(b)), None]))
 }
 
-fn send(e: &mut Engine, peer: u32, data: &[u8]) -> Arc<Ticket> {
+fn post(e: &mut Engine, peer: u32, send: bool, ptr: *mut u8, len: usize) -> Arc<Ticket> {
     let ticket = Arc::new(Ticket::new(1));
-    let (ptr, len) = (data.as_ptr(), data.len());
-    e.post(Operation::Send { ptr, len, peer, fp: fp(len as u64) }, ticket.clone(), far());
+    let message = Message { fp: fp(len as u64), ptr, len, peer, send };
+    e.post(Operation::Message(message), ticket.clone(), far());
     ticket
 }
 
+fn send(e: &mut Engine, peer: u32, data: &[u8]) -> Arc<Ticket> {
+    post(e, peer, true, data.as_ptr().cast_mut(), data.len())
+}
+
 fn recv(e: &mut Engine, peer: u32, data: &mut [u8]) -> Arc<Ticket> {
-    let ticket = Arc::new(Ticket::new(1));
-    let (ptr, len) = (data.as_mut_ptr(), data.len());
-    e.post(Operation::Recv { ptr, len, peer, fp: fp(len as u64) }, ticket.clone(), far());
-    ticket
+    post(e, peer, false, data.as_mut_ptr(), data.len())
 }
 
 #[test]

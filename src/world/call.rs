@@ -84,7 +84,7 @@ impl World {
         let bytes = call.count * call.dtype.size();
         let peer = call.peer as u32;
         match call.kind {
-            OpKind::PointToPoint => World::message(call).into(),
+            OpKind::PointToPoint => Operation::Message(World::message(call)),
             _ => Operation::Collective {
                 shape: Shape {
                     kind: call.kind,

@@ -55,13 +55,13 @@ impl World {
     /// Runs a message to its end: at once if nothing is in its way, which spares a short one most of its cost.
     fn run_message(&self, call: &Call) -> Result<()> {
         refuse_forked()?;
-        let operation = World::message(call).into();
+        let message = World::message(call);
         let ticket = {
             let Some(mut engine) = self.engine.try_lock() else {
                 return self.run_until(call, Instant::now() + self.config.timeout);
             };
             let attempt = match self.state() {
-                State::Active => engine.attempt(&operation, self.looks(), || self.is_wanted()),
+                State::Active => engine.attempt(&message, self.looks(), || self.is_wanted()),
                 _ => Attempt::Untried,
             };
             if matches!(attempt, Attempt::Done) {
@@ -70,12 +70,11 @@ impl World {
                 return Ok(());
             }
             let ticket = Ticket::spare();
-            engine.post_rest(operation, attempt, ticket.clone(), Instant::now() + self.config.timeout);
+            engine.post_rest(message, attempt, ticket.clone(), Instant::now() + self.config.timeout);
             ticket
         };
         self.let_in();
-        wait::until(&[self], &|| ticket.is_done(), None);
-        Ticket::settle(ticket)
+        self.wait(ticket)
     }
 
     /// Runs a collective to its end. While nothing else is under way the engine is kept, which spares a short one the
@@ -101,10 +100,7 @@ impl World {
         if let Some(trouble) = trouble {
             self.trouble(trouble);
         }
-        if !is_done {
-            wait::until(&[self], &|| ticket.is_done(), None);
-        }
-        Ticket::settle(ticket)
+        if is_done { Ticket::settle(ticket) } else { self.wait(ticket) }
     }
 
     /// How often to look for a message before letting others have the engine, or the processor.
@@ -122,6 +118,11 @@ impl World {
     pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {
         let ticket = Ticket::spare();
         self.post(call, &ticket, deadline);
+        self.wait(ticket)
+    }
+
+    /// Waits for an operation of this world.
+    fn wait(&self, ticket: Arc<Ticket>) -> Result<()> {
         wait::until(&[self], &|| ticket.is_done(), None);
         Ticket::settle(ticket)
     }

@@ -1,11 +1,10 @@
 //! A rank that does what its test tells it, one line per command. Every command runs on a thread of its own and its
 //! answers begin with the name of the world that it is about.
 
-use super::{barrier, collective, listen, recv, role, say, send};
+use super::{barrier, collective, listen, recv, role, say, send, settle_in};
 use multiworld::config::Config;
 use multiworld::error::{Code, Error};
 use multiworld::observe::events::{self, Event, EventKind};
-use multiworld::observe::log;
 use multiworld::types::OpKind;
 use multiworld::world::{Call, Request, World};
 use std::collections::HashMap;
@@ -41,14 +40,7 @@ pub fn play() {
     if role().is_none() {
         return;
     }
-    if let Ok(Some(level)) = multiworld::config::log_level() {
-        log::init(level);
-    }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        hook(info);
-        std::process::exit(101);
-    }));
+    settle_in();
     let actor: Arc<Actor> = Arc::default();
     let a = actor.clone();
     std::thread::spawn(move || {

@@ -187,6 +187,19 @@ pub fn role() -> Option<(String, Vec<String>)> {
     Some((role, args.split('\n').map(str::to_string).collect()))
 }
 
+/// For ranks that do as they are told by several threads: what the library logs is seen, and a panic of any thread ends
+/// the rank.
+pub fn settle_in() {
+    if let Ok(Some(level)) = multiworld::config::log_level() {
+        multiworld::observe::log::init(level);
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        hook(info);
+        std::process::exit(101);
+    }));
+}
+
 /// Says a line to the test.
 pub fn say(line: &str) {
     println!("MW>{line}");

@@ -1,13 +1,12 @@
 //! A rank that does what its test tells it, one line per command. Every command runs on a thread of its own; its answer
 //! begins with the second word of the command.
 
-use crate::common::{barrier, listen, now_ns, recv, role, say, send};
+use crate::common::{barrier, listen, now_ns, recv, role, say, send, settle_in};
 use crate::gpu::{self, Stream};
 use multiworld::config::Config;
 use multiworld::error::Result;
 use multiworld::nccl::{cuda, janitor};
 use multiworld::observe::events::{self, Event};
-use multiworld::observe::log;
 use multiworld::types::{DataType, OpKind};
 use multiworld::world::{Call, Request, World};
 use std::collections::HashMap;
@@ -39,14 +38,7 @@ pub fn play() {
     if role().is_none() {
         return;
     }
-    if let Ok(Some(level)) = multiworld::config::log_level() {
-        log::init(level);
-    }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        hook(info);
-        std::process::exit(101);
-    }));
+    settle_in();
     let actor: Arc<Actor> = Arc::default();
     let a = actor.clone();
     std::thread::spawn(move || {

@@ -266,7 +266,7 @@ Examples:
 ";
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use clap::Parser;
 
@@ -276,7 +276,7 @@ mod tests {
         args: Args,
     }
 
-    fn read(words: &str) -> Result<Args, String> {
+    pub(crate) fn read(words: &str) -> Result<Args, String> {
         let words = std::iter::once("perf").chain(words.split_whitespace());
         Only::try_parse_from(words).map(|only| only.args).map_err(|e| e.to_string())
     }

@@ -147,17 +147,10 @@ fn places(args: &Args, op: Op) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Only {
-        #[command(flatten)]
-        args: Args,
-    }
+    use crate::perf::args::tests::read;
 
     fn plan(words: &str, env: &[(&str, &str)]) -> Result<Plan, String> {
-        let args =
-            Only::try_parse_from(std::iter::once("perf").chain(words.split_whitespace())).unwrap().args;
+        let args = read(words).unwrap();
         let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
         Plan::new(&args, &find)
     }

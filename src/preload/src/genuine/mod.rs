@@ -140,11 +140,7 @@ impl Communicator {
     /// What a call comes to that NCCL has answered already.
     pub fn conclude(&self, what: &str, result: ncclResult_t) -> Result<ncclResult_t> {
         let comm = self.comm()?;
-        match result {
-            ncclSuccess => Ok(result),
-            ncclInProgress => self.finish(comm, Outcome::Pending),
-            _ => Err(comm.judge(what, result)),
-        }
+        self.finish(comm, comm.outcome(what, result)?)
     }
 
     /// Waits for what goes on in the background, or says that it does.
