@@ -113,7 +113,9 @@ impl Comm {
             finalized: AtomicBool::new(false),
             mute: AtomicBool::new(false),
         });
-        comm.order.enter();
+        if device.is_some() {
+            comm.order.enter();
+        }
         janitor::register(&comm)?;
         Ok(comm)
     }
@@ -616,7 +618,9 @@ impl Comm {
 
 impl Drop for Comm {
     fn drop(&mut self) {
-        self.order.leave();
+        if self.device.is_some() {
+            self.order.leave();
+        }
         self.gate.recycle();
     }
 }

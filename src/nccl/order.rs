@@ -38,7 +38,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Order {
-    /// The turns of a device of this process.
+    /// The turns of a device of this process. Where there is none, nothing is launched that could be mixed up: those
+    /// turns are shared by all and waited for by nobody.
     pub fn of(device: Option<i32>) -> &'static Order {
         static ALL: OnceLock<Mutex<HashMap<Option<i32>, &'static Order>>> = OnceLock::new();
         ALL.get_or_init(Mutex::default).lock().entry(device).or_insert_with(|| Box::leak(Box::default()))

@@ -6,6 +6,7 @@ int main(void) {
   CHECK(nranks == 2);
   ncclComm_t comm = join("deadline");
   works(comm, nranks, rank);
+  all_are("at work");
   ncclResult_t state = ncclSuccess;
   double begin = seconds();
   if (rank == 0) {
