@@ -3,6 +3,8 @@
 CLIENT is `vllm` or `nccl4py`. `run.py CLIENT` only says whether it is here: if not it prints why, and fails.
 """
 
+import importlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -39,11 +41,15 @@ def main(name, library=None, rank=None, folder=None):
     if library is None:
         return 0
     if rank is not None:
+        # PyTorch brings an NCCL of its own, which the client must not use.
+        if importlib.util.find_spec("torch") is not None:
+            importlib.import_module("torch")
+        before = mapped(library) - {os.path.realpath(library)}
         client = CLIENTS[name].Client()
         client.version()
         # Not another one, and not two.
-        if mapped(library) != {os.path.realpath(library)}:
-            sys.exit(f"loaded: {mapped(library)}")
+        if mapped(library) - before != {os.path.realpath(library)}:
+            sys.exit(f"loaded: {mapped(library)}, of which {before} before")
         scenario.play(client, int(rank), folder)
         return 0
     with tempfile.TemporaryDirectory() as folder:
