@@ -205,6 +205,12 @@ impl Fingerprint {
     /// Bytes of the encoded form.
     pub const SIZE: usize = 20;
 
+    /// Whether `other` is the `n`th message behind this one, and like it.
+    #[inline]
+    pub fn is_followed(&self, n: u32, other: &Fingerprint) -> bool {
+        *other == Fingerprint { seq: self.seq.wrapping_add(n), ..*self }
+    }
+
     /// The wire form, little-endian.
     pub fn encode(&self) -> [u8; Fingerprint::SIZE] {
         let mut out = [0; Fingerprint::SIZE];

@@ -240,8 +240,8 @@ pub trait Endpoint: Send {
     /// go out together.
     fn reap(&mut self) -> Result<usize, EndpointError>;
 
-    /// Wakes the peer, if it sleeps and something was done since the last call that it may wait for. Until then it need
-    /// not notice.
+    /// Shows the peer what was done since the last call, and wakes it if it sleeps and may wait for that. Until then
+    /// it need not notice: a short message may be held back for others that follow.
     fn flush(&mut self) {}
 
     /// The descriptor to poll before sleeping; `None` when the peer rings this member's bell instead.

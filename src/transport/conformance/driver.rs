@@ -170,8 +170,9 @@ impl Peer {
         Ok(progress)
     }
 
-    /// Lets go of posted messages that are done. Whether there were any.
+    /// Shows the other end what was sent, and lets go of posted messages that are done. Whether there were any.
     pub fn poll_reap(&mut self) -> Result<bool, EndpointError> {
+        self.end.flush();
         let n = self.end.reap()?;
         assert!(n <= self.posted.len(), "reaped {n} of {} posted messages", self.posted.len());
         self.posted.drain(..n);

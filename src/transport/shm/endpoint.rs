@@ -1,18 +1,22 @@
 //! One end of the connection between two members that share memory.
 
 use super::choice::{Choice, Way, class_of};
-use super::ring::{Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
+use super::ring::{First, Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_RUN};
 use super::segment::{SLOTS, Segment};
+use super::stores::Stores;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
+use crate::types::{Fingerprint, OpKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 /// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
 const EAGER: usize = 16 << 10;
+/// Messages up to this many bytes share slots of the ring with those behind them.
+const SHORT: usize = 1 << 10;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
 const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
@@ -28,6 +32,18 @@ enum Reach {
     Process(u32),
     /// Not at all: everything goes through the ring.
     None,
+}
+
+/// A run of short messages, of which some have been received.
+#[derive(Clone, Copy)]
+struct Run {
+    /// What was announced first, and how many have been received.
+    fp: Fingerprint,
+    received: u32,
+    messages: u32,
+    /// Bytes of each.
+    each: usize,
+    fragment: Fragment,
 }
 
 /// Where this end and the other one are.
@@ -56,6 +72,7 @@ pub struct ShmEndpoint {
     posted: u64,
     pull: Option<u64>,
     pulled: u64,
+    run: Option<Run>,
     buffer: Vec<u8>,
     /// The peer's messages are over, or not to be trusted.
     fault: Option<Fault>,
@@ -68,6 +85,7 @@ pub struct ShmEndpoint {
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
     choice: Choice,
+    stores: Stores,
     /// When the long message that is coming began, and which way it takes.
     timing: Option<(Instant, Way)>,
     /// When the last one was complete.
@@ -90,6 +108,7 @@ impl ShmEndpoint {
             posted: 0,
             pull: None,
             pulled: 0,
+            run: None,
             buffer: Vec::new(),
             fault: None,
             cancelled: false,
@@ -97,6 +116,7 @@ impl ShmEndpoint {
             unrung: false,
             freed: (0, 0),
             choice: Choice::default(),
+            stores: Stores::default(),
             timing: None,
             last: None,
         }
@@ -164,6 +184,9 @@ impl ShmEndpoint {
 
     /// Matches the announcement at the reading position with the posted receive.
     fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
+        if let Some(run) = self.run {
+            return self.take(run, msg);
+        }
         let tag = self.rx.peek();
         if tag == 0 {
             if self.peer_finished() {
@@ -175,10 +198,14 @@ impl ShmEndpoint {
             self.probe();
         }
         let first = match self.rx.first() {
-            Some(f) if tag == TAG_DATA || tag == TAG_PULL => f,
+            Some(f) if tag == TAG_DATA || tag == TAG_PULL || tag == TAG_RUN => f,
             _ => return self.corrupt("shared-memory ring: not a message"),
         };
         let Some(fp) = first.fp else { return self.corrupt("shared-memory ring: not a fingerprint") };
+        if tag == TAG_RUN {
+            let run = self.run(fp, &first)?;
+            return self.take(run, msg);
+        }
         if fp != msg.fp || first.total != msg.len as u64 {
             return Err(Fault::Mismatch(Header { fp, len: first.total }));
         }
@@ -199,6 +226,37 @@ impl ShmEndpoint {
             return Ok(Progress::Some);
         }
         self.consume(msg, first.fragment)
+    }
+
+    /// A run as it was announced.
+    fn run(&self, fp: Fingerprint, first: &First) -> Result<Run, Fault> {
+        let fragment = first.fragment;
+        let each = usize::try_from(first.total).unwrap_or(usize::MAX);
+        if each == 0 || fragment.len < each || !fragment.len.is_multiple_of(each) {
+            return self.corrupt("shared-memory ring: run of an impossible length");
+        }
+        Ok(Run { fp, received: 0, messages: (fragment.len / each) as u32, each, fragment })
+    }
+
+    /// Takes the next message of a run.
+    #[inline]
+    fn take(&mut self, mut run: Run, msg: &mut RecvMsg) -> Result<Progress, Fault> {
+        if msg.len != run.each || !run.fp.is_followed(run.received, &msg.fp) {
+            let fp = Fingerprint { seq: run.fp.seq.wrapping_add(run.received), ..run.fp };
+            return Err(Fault::Mismatch(Header { fp, len: run.each as u64 }));
+        }
+        msg.started = true;
+        let at = run.received as usize * run.each;
+        // SAFETY: `received < messages`, so these bytes lie in the run's fragment, which lies within the ring and is
+        // ours until released; the message is pending and takes as many.
+        unsafe { msg.accept(std::slice::from_raw_parts(run.fragment.payload.add(at), run.each), false) };
+        run.received += 1;
+        self.run = (run.received < run.messages).then_some(run);
+        if self.run.is_none() {
+            self.rx.release();
+            self.free(run.fragment.len);
+        }
+        Ok(Progress::Done)
     }
 
     /// Room was given back: the sender may wait for it. It is rung for a part of the ring at a time, because ringing
@@ -241,8 +299,12 @@ impl ShmEndpoint {
             // In a stream of messages, what lies between two of them is part of what they cost.
             let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
             self.last = Some(now);
-            let nanoseconds = u64::try_from(with_pause.unwrap_or(alone).as_nanos()).unwrap_or(u64::MAX);
-            if self.choice.record(len, way, nanoseconds) {
+            let mut cost = with_pause.unwrap_or(alone).as_nanos() as f32 / len as f32;
+            if way == Way::Ring {
+                // What is faster here than there has to wait for it.
+                cost = cost.max(f32::from_bits(self.rx.control().cost.load(Ordering::Relaxed)));
+            }
+            if self.choice.record(len, way, cost) {
                 self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
             }
         }
@@ -324,6 +386,14 @@ impl ShmEndpoint {
     /// The message's buffer is valid.
     #[inline]
     unsafe fn put(&mut self, msg: &mut SendMsg) -> bool {
+        // Messages of collectives are waited for at once.
+        let is_short = msg.len <= SHORT && msg.len > 0 && msg.fp.kind == OpKind::PointToPoint;
+        // SAFETY: by this function's contract.
+        if is_short && !msg.started && unsafe { self.tx.join(&msg.fp, msg.ptr, msg.len) } {
+            msg.started = true;
+            msg.offset = msg.len;
+            return true;
+        }
         let rest = msg.len - msg.offset;
         let Some(mut f) = self.tx.reserve(rest, msg.offset) else { return false };
         if f.len < rest {
@@ -337,7 +407,16 @@ impl ShmEndpoint {
             TAG_DATA
         };
         // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
-        unsafe { std::ptr::copy_nonoverlapping(msg.ptr.add(msg.offset), f.payload, f.len) };
+        unsafe { self.stores.copy(f.payload, msg.ptr.add(msg.offset), f.len, self.tx.is_ahead()) };
+        if is_short && f.len == msg.len {
+            self.tx.hold(&msg.fp, f);
+            msg.started = true;
+            msg.offset = msg.len;
+            return true;
+        }
+        if msg.len > EAGER {
+            self.tx.control().cost.store(self.stores.cost().to_bits(), Ordering::Relaxed);
+        }
         self.tx.publish(&f, tag);
         msg.started = true;
         msg.offset += f.len;
@@ -448,6 +527,7 @@ impl Endpoint for ShmEndpoint {
 
     #[inline]
     fn flush(&mut self) {
+        self.tx.let_go();
         if std::mem::take(&mut self.unrung) {
             self.ring_peer();
         }
@@ -459,6 +539,7 @@ impl Endpoint for ShmEndpoint {
 
     fn finish(&mut self) {
         self.finished = true;
+        self.tx.let_go();
         // Release: everything published before is visible to whoever sees the mark.
         self.tx.control().finished.store(1, Ordering::Release);
         self.ring_peer();

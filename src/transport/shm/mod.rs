@@ -6,9 +6,11 @@
 //! (see `choice`). Where the kernel does not allow the latter, all go through the ring.
 
 mod choice;
+mod contest;
 pub mod endpoint;
 pub mod ring;
 pub mod segment;
+mod stores;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,11 @@
 //! 4. When nothing is under way the sender begins at the start of the data area again: a connection that only ever
 //!    carries little touches few pages.
 //!
+//! Short messages that follow each other and are alike share a slot, a *run*: the slot describes the first, the others
+//! are the same but for their numbers, and their bytes lie one behind the other. What a message costs is mostly the
+//! cache lines that change processors. The last slot may be held back until then ([`Sender::hold`]); whatever the
+//! sender does next to the ring lets go of it.
+//!
 //! Publishing stores the tag with Release and the receiver loads it with Acquire; releasing stores `head` with
 //! Release and the sender loads it with Acquire. These are the only two edges.
 
@@ -27,6 +32,13 @@ pub const TAG_MORE: u32 = 0x12;
 /// Tag of an announcement: the bytes are to be fetched from the sender's memory.
 pub const TAG_PULL: u32 = 0x13;
 
+/// Tag of a run of messages.
+pub const TAG_RUN: u32 = 0x14;
+
+/// Messages of a run and bytes of all of them together at most, so that the receiver begins soon.
+const RUN: u32 = 16;
+const RUN_BYTES: usize = 4 << 10;
+
 /// Where in a slot a fragment's few bytes are.
 const INLINE_AT: usize = 40;
 /// How many that can be.
@@ -35,6 +47,8 @@ pub const INLINE: usize = SLOT - INLINE_AT;
 /// as all before it: both sides copy at the same time, and neither waits often.
 const SHORTEST: usize = 8 << 10;
 const LONGEST: usize = 64 << 10;
+/// Fragments under way between looks at how many of them the receiver has released.
+const LOOK: u64 = 4;
 const LAP: u32 = 1 << 31;
 
 /// A fragment that is about to be filled or read.
@@ -47,6 +61,9 @@ pub struct Fragment {
     /// Where that is in the data area.
     at: u32,
 }
+
+// SAFETY: the pointer leads into the ring, which any thread may use; to whom the bytes belong is the protocol's affair.
+unsafe impl Send for Fragment {}
 
 struct Ring {
     segment: Arc<Segment>,
@@ -105,6 +122,22 @@ pub struct Sender {
     data_head: u64,
     /// Where the data of each slot ends, in the same count.
     ends: Box<[u64; SLOTS]>,
+    /// The slot at `tail` is filled, and others may join it.
+    held: Option<Held>,
+}
+
+/// A slot that waits to be published.
+#[derive(Debug)]
+struct Held {
+    /// What is announced first.
+    fp: Fingerprint,
+    /// Bytes of each message.
+    each: usize,
+    messages: u32,
+    /// All of them.
+    fragment: Fragment,
+    /// Bytes there are for them.
+    room: usize,
 }
 
 /// The receiving side.
@@ -128,7 +161,15 @@ impl Sender {
     /// The sending side of the ring from one member to another.
     pub fn new(segment: Arc<Segment>, from: u32, to: u32) -> Sender {
         let ring = Ring::new(segment, from, to);
-        Sender { ring, tail: 0, released: 0, data_tail: 0, data_head: 0, ends: Box::new([0; SLOTS]) }
+        Sender {
+            ring,
+            tail: 0,
+            released: 0,
+            data_tail: 0,
+            data_head: 0,
+            ends: Box::new([0; SLOTS]),
+            held: None,
+        }
     }
 
     /// The marks of the ring.
@@ -155,6 +196,7 @@ impl Sender {
     /// the message is long, or the ring nearly full or at its end. `None` when there is no room at all.
     #[inline]
     pub fn reserve(&mut self, want: usize, before: usize) -> Option<Fragment> {
+        self.let_go();
         if self.tail - self.released == SLOTS as u64 {
             self.refresh();
             if self.tail - self.released == SLOTS as u64 {
@@ -172,7 +214,10 @@ impl Sender {
     fn reserve_data(&mut self, want: usize, before: usize) -> Option<Fragment> {
         let longest = before.clamp(SHORTEST, LONGEST.min(self.ring.size / 4));
         let (size, needed) = (self.ring.size as u64, want.min(longest).next_multiple_of(SLOT) as u64);
-        if self.released != self.tail || self.data_tail + needed > self.data_head + size {
+        // The receiver's mark is on its processor: while it is behind there is no need to fetch it for every fragment.
+        let ahead = self.tail - self.released;
+        let is_due = ahead > 0 && (ahead < LOOK || ahead.is_multiple_of(LOOK));
+        if is_due || self.data_tail + needed > self.data_head + size {
             self.refresh();
         }
         let free = self.data_head + size - self.data_tail;
@@ -187,6 +232,12 @@ impl Sender {
         Some(Fragment { payload, len: want.min(room as usize), at: at as u32 })
     }
 
+    /// Whether the receiver is, as far as is known, still busy with what was published before.
+    #[inline]
+    pub fn is_ahead(&self) -> bool {
+        self.tail != self.released
+    }
+
     /// Writes the header of a first fragment.
     #[inline]
     pub fn write_first(&self, fp: &Fingerprint, total: u64) {
@@ -197,6 +248,88 @@ impl Sender {
             slot.add(8).cast::<u64>().write(total.to_le());
             slot.add(16).cast::<[u8; Fingerprint::SIZE]>().write(raw);
         }
+    }
+
+    /// Publishes a filled fragment, a whole message of `len` bytes, with those that [`Sender::join`] it before
+    /// [`Sender::let_go`].
+    pub fn hold(&mut self, fp: &Fingerprint, fragment: Fragment) {
+        let room = if fragment.len <= INLINE { INLINE } else { fragment.len.next_multiple_of(SLOT) };
+        self.held = Some(Held { fp: *fp, each: fragment.len, messages: 1, fragment, room });
+    }
+
+    /// Lets a message join the one that is held, if they are alike and there is room.
+    ///
+    /// # Safety
+    /// `len` bytes may be read at `ptr`.
+    #[inline]
+    pub unsafe fn join(&mut self, fp: &Fingerprint, ptr: *const u8, len: usize) -> bool {
+        let Some(held) = &mut self.held else { return false };
+        if held.each != len || !held.fp.is_followed(held.messages, fp) {
+            return false;
+        }
+        let all = held.fragment.len + len;
+        if all > held.room && !self.widen(all) {
+            return false;
+        }
+        let Some(held) = &mut self.held else { return false };
+        // SAFETY: `all` bytes fit, and the receiver does not know of them yet; the source is by this function's
+        // contract the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(ptr, held.fragment.payload.add(held.fragment.len), len) };
+        held.fragment.len = all;
+        held.messages += 1;
+        if held.messages == RUN {
+            self.let_go();
+        }
+        true
+    }
+
+    /// Makes room for a run of `all` bytes and more. Answers whether there is.
+    fn widen(&mut self, all: usize) -> bool {
+        let is_inside = self.held.as_ref().is_some_and(|held| held.room == INLINE);
+        if is_inside {
+            // Invariant 4; what is held has no data yet.
+            self.refresh();
+        }
+        let Some(mut held) = self.held.take() else { return false };
+        let want = (RUN as usize * held.each).min(RUN_BYTES).next_multiple_of(SLOT) as u64;
+        let has = if is_inside { 0 } else { held.room as u64 };
+        let (size, start) = (self.ring.size as u64, self.data_tail - has);
+        let room = want.min(self.data_head + size - start).min(size - start % size) as usize;
+        if room < all {
+            self.held = Some(held);
+            return false;
+        }
+        self.data_tail = start + room as u64;
+        if is_inside {
+            let at = (start % size) as usize;
+            // SAFETY: `room` bytes from there are free, by invariant 3; what is moved lies in the slot.
+            let payload = unsafe { self.ring.data.add(at) };
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(held.fragment.payload, payload, held.fragment.len) };
+            (held.fragment.payload, held.fragment.at) = (payload, at as u32);
+        }
+        held.room = room;
+        self.held = Some(held);
+        true
+    }
+
+    /// Publishes what is held back.
+    #[inline]
+    pub fn let_go(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.publish_held(held);
+        }
+    }
+
+    fn publish_held(&mut self, held: Held) {
+        if held.messages == 1 {
+            return self.publish(&held.fragment, TAG_DATA);
+        }
+        if held.room > INLINE {
+            // What was not needed.
+            self.data_tail -= (held.room - held.fragment.len.next_multiple_of(SLOT)) as u64;
+        }
+        self.publish(&held.fragment, TAG_RUN);
     }
 
     /// Hands a filled fragment to the receiver.
