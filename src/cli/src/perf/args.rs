@@ -273,7 +273,7 @@ All other settings of the library (MW_*) count as always.
 1 MiB), and writes a table with a section for each number of ranks: the first for exactly this number, each other one
 for as many as that and fewer. Without --transport tcp it is about worlds that share memory; with it, about those
 connected by a network, as far as loopback (or MW_IFNAME) is like one. Each line has a comment with what was measured;
-what is built in stays where nothing is 3 % faster. The file appears when all is measured. Several files can be joined
+what is built in stays where nothing is faster by 3 %. The file appears when all is measured. Several files can be joined
 into one, as long as no section occurs twice.
 
 Exit status: 0; 1 when a call failed, a rank died, or something was wrong; 2 for wrong arguments.

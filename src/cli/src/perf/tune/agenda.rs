@@ -13,9 +13,20 @@ const MAX: usize = usize::MAX;
 /// What is built in stays where something else is not better by more than this.
 const NOISE: f64 = 0.03;
 
-/// The logarithm that times of what would be a change are worse by.
-pub fn advantage(is_change: bool) -> f64 {
-    if is_change { NOISE.ln_1p() } else { 0.0 }
+/// Microseconds by table, for one case.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times {
+    pub each: Vec<f64>,
+    /// By how much, relatively, two of them may differ by chance.
+    pub noise: f64,
+}
+
+impl Times {
+    /// What the time with a table counts, as a logarithm; what would be a change has to be better by more than noise.
+    pub fn cost(&self, table: usize, is_change: bool) -> f64 {
+        let time = self.each.get(table).copied().unwrap_or(f64::INFINITY);
+        time.ln() + if is_change { self.noise.max(NOISE).ln_1p() } else { 0.0 }
+    }
 }
 
 /// What is measured.
@@ -40,9 +51,6 @@ impl Case {
         Case { op, size, in_place: op == Op::AllToAll }
     }
 }
-
-/// Microseconds by case and table.
-pub type Times = Vec<Vec<f64>>;
 
 /// A value, and why it is that.
 #[derive(Clone, Debug)]
@@ -77,7 +85,7 @@ impl Question {
     }
 
     /// The answer, where `tuning` is what is known so far.
-    pub fn answer(&self, tuning: &Tuning, times: &Times) -> Vec<Finding> {
+    pub fn answer(&self, tuning: &Tuning, times: &[Times]) -> Vec<Finding> {
         match self {
             Question::Ladder(ladder) => ladder.answer(tuning, times),
             Question::Choice(choice) => choice.answer(tuning, times),
@@ -100,8 +108,8 @@ pub fn questions() -> Vec<Ask> {
         broadcast,
         reduce,
         all_gather,
-        scatter,
-        exchange,
+        reduce_scatter,
+        all_to_all,
     ]
 }
 
@@ -248,7 +256,7 @@ fn all_gather(setup: &Setup, tuning: &Tuning) -> Option<Question> {
     (n > 2).then(|| ladder(setup.cases(Op::AllGather), &rungs, &[("all_gather_ring", 1, n)]))
 }
 
-fn scatter(setup: &Setup, tuning: &Tuning) -> Option<Question> {
+fn reduce_scatter(setup: &Setup, tuning: &Tuning) -> Option<Question> {
     let rungs = [
         ("direct", Tuning { reduce_scatter_pairwise: MAX, ..*tuning }),
         ("pairwise", Tuning { reduce_scatter_pairwise: 0, ..*tuning }),
@@ -257,7 +265,7 @@ fn scatter(setup: &Setup, tuning: &Tuning) -> Option<Question> {
     (setup.nranks > 2).then(|| ladder(setup.cases(Op::ReduceScatter), &rungs, &thresholds))
 }
 
-fn exchange(setup: &Setup, tuning: &Tuning) -> Option<Question> {
+fn all_to_all(setup: &Setup, tuning: &Tuning) -> Option<Question> {
     let rungs = [
         ("direct", Tuning { all_to_all_pairwise: MAX, ..*tuning }),
         ("pairwise", Tuning { all_to_all_pairwise: 0, ..*tuning }),
@@ -276,7 +284,10 @@ mod tests {
             let setup = Setup { nranks, quick: false };
             let asked = questions().into_iter().filter_map(|ask| ask(&setup, &Tuning::shared_memory()));
             let found = asked.flat_map(|question| {
-                let times = vec![vec![1.0; question.tables().len()]; question.cases().len()];
+                let times = vec![
+                    Times { each: vec![1.0; question.tables().len()], noise: 0.0 };
+                    question.cases().len()
+                ];
                 question.answer(&Tuning::shared_memory(), &times)
             });
             // All the same: nothing changes.

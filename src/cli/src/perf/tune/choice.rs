@@ -1,6 +1,6 @@
 //! A value that is chosen among several, by what operations take with each. Pure.
 
-use super::agenda::{Case, Finding, Times, advantage};
+use super::agenda::{Case, Finding, Times};
 use crate::perf::size::human;
 use multiworld::config::tuning::Tuning;
 
@@ -22,8 +22,8 @@ pub struct Choice {
 
 impl Choice {
     /// The value that takes least time in all cases together, unless the first takes hardly more.
-    pub fn answer(&self, tuning: &Tuning, times: &Times) -> Vec<Finding> {
-        let cost = |at: usize| times.iter().map(|case| case[at].ln() + advantage(at > 0)).sum::<f64>();
+    pub fn answer(&self, tuning: &Tuning, times: &[Times]) -> Vec<Finding> {
+        let cost = |at: usize| times.iter().map(|case| case.cost(at, at > 0)).sum::<f64>();
         let all = self.candidates.iter().enumerate();
         let Some((_, best)) = all.min_by(|(a, _), (b, _)| cost(*a).total_cmp(&cost(*b))) else {
             return Vec::new();
@@ -32,9 +32,10 @@ impl Choice {
         vec![Finding { key: self.key, value: best.value, default, note: self.note(times) }]
     }
 
-    fn note(&self, times: &Times) -> String {
-        let of_case = |(case, times): (&Case, &Vec<f64>)| {
-            let shown = self.candidates.iter().zip(times).map(|(c, time)| format!("{} {time:.1} us", c.name));
+    fn note(&self, times: &[Times]) -> String {
+        let of_case = |(case, times): (&Case, &Times)| {
+            let shown =
+                self.candidates.iter().zip(&times.each).map(|(c, time)| format!("{} {time:.1} us", c.name));
             let size = if case.size == 0 { String::new() } else { format!(" {}", human(case.size)) };
             format!("{}{size}: {}", case.op.name(), shown.collect::<Vec<_>>().join(", "))
         };
@@ -57,7 +58,8 @@ mod tests {
             candidates: [256 << 10, 1, 2].map(candidate).to_vec(),
         };
         let answer = |times: [[f64; 3]; 2]| {
-            let findings = choice.answer(&Tuning::network(), &times.map(|t| t.to_vec()).to_vec());
+            let timed = times.map(|each| Times { each: each.to_vec(), noise: 0.0 });
+            let findings = choice.answer(&Tuning::network(), &timed);
             assert_eq!((findings.len(), findings[0].key, findings[0].default), (1, "chunk", 256 << 10));
             findings[0].clone()
         };

@@ -75,7 +75,7 @@ impl Lab {
     }
 
     /// Medians of the times of all cases; every rank has the same. `place` is the question's, for who watches.
-    pub fn measure(&mut self, question: &Question, place: (usize, usize)) -> Result<Times> {
+    pub fn measure(&mut self, question: &Question, place: (usize, usize)) -> Result<Vec<Times>> {
         for table in question.tables() {
             let world = self.join_with(&table)?;
             self.worlds.push(world);
@@ -109,7 +109,7 @@ impl Lab {
     }
 
     /// The medians for one case, by world.
-    fn compare(&self, case: &Case) -> Result<Vec<f64>> {
+    fn compare(&self, case: &Case) -> Result<Times> {
         let recipe = Recipe { datatype: DataType::Float32, redop: RedOp::Sum, nranks: self.nranks() };
         let setting = Setting {
             worlds: self.worlds.clone(),
@@ -143,7 +143,7 @@ impl Lab {
                 }
             }
         }
-        Ok(samples.iter().map(|s| median(s)).collect())
+        Ok(Times { each: samples.iter().map(|s| median(s)).collect(), noise: noise(&samples) })
     }
 
     /// Microseconds of one iteration on the slowest rank.
@@ -165,6 +165,19 @@ fn median(samples: &[f64]) -> f64 {
     sorted.get(middle).copied().unwrap_or(f64::INFINITY)
 }
 
+/// How far two medians may be apart by chance, relatively: the standard error of a difference, from how far samples
+/// usually are from their median.
+fn noise(samples: &[Vec<f64>]) -> f64 {
+    let deviation = |samples: &Vec<f64>| {
+        let middle = median(samples);
+        let apart: Vec<f64> = samples.iter().map(|sample| (sample / middle - 1.0).abs()).collect();
+        // Of a normal distribution: standard deviation, then standard error of a median.
+        1.48 * 1.25 * median(&apart) / (samples.len() as f64).sqrt()
+    };
+    let all: Vec<f64> = samples.iter().filter(|s| !s.is_empty()).map(deviation).collect();
+    if all.is_empty() { 0.0 } else { std::f64::consts::SQRT_2 * median(&all) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +187,14 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.0);
         assert_eq!(median(&[]), f64::INFINITY);
+    }
+
+    #[test]
+    fn noise_is_what_samples_differ_by() {
+        assert_eq!(noise(&[vec![2.0; 7], vec![5.0; 7]]), 0.0);
+        assert_eq!(noise(&[]), 0.0);
+        let wild = vec![80.0, 90.0, 90.0, 100.0, 110.0, 110.0, 300.0];
+        let found = noise(&[wild.clone(), wild]);
+        assert!((0.08..0.12).contains(&found), "{found}");
     }
 }

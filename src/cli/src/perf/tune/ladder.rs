@@ -1,6 +1,6 @@
 //! Algorithms that follow on each other as messages grow, and from which size on each is to be used. Pure.
 
-use super::agenda::{Case, Finding, Times, advantage};
+use super::agenda::{Case, Finding, Times};
 use crate::perf::size::human;
 use multiworld::config::tuning::Tuning;
 
@@ -63,16 +63,11 @@ impl Ladder {
 
     /// The values that take least time at all sizes together. What is chosen so far has an advantage, so that noise
     /// changes nothing, and of what comes to the same the one with fewest changes is taken.
-    fn fit(&self, default: &[usize], times: &Times) -> Vec<usize> {
+    fn fit(&self, default: &[usize], times: &[Times]) -> Vec<usize> {
         let usual = self.choices(default);
         let cost = |values: &[usize]| -> f64 {
             let choices = self.choices(values);
-            choices
-                .iter()
-                .zip(&usual)
-                .zip(times)
-                .map(|((c, u), times)| times[*c].ln() + advantage(c != u))
-                .sum()
+            choices.iter().zip(&usual).zip(times).map(|((c, u), times)| times.cost(*c, c != u)).sum()
         };
         let changes = |values: &[usize]| values.iter().zip(default).filter(|(a, b)| a != b).count();
         let mut all = vec![Vec::new()];
@@ -92,7 +87,7 @@ impl Ladder {
     }
 
     /// Where each rung begins.
-    pub fn answer(&self, tuning: &Tuning, times: &Times) -> Vec<Finding> {
+    pub fn answer(&self, tuning: &Tuning, times: &[Times]) -> Vec<Finding> {
         let default: Vec<usize> =
             self.thresholds.iter().map(|t| tuning.get(t.key).unwrap_or(usize::MAX)).collect();
         let values = self.fit(&default, times);
@@ -107,7 +102,7 @@ impl Ladder {
     }
 
     /// What was measured beside a threshold.
-    fn note(&self, at: usize, choices: &[usize], times: &Times) -> String {
+    fn note(&self, at: usize, choices: &[usize], times: &[Times]) -> String {
         let op = self.cases.first().map_or("", |case| case.op.name());
         let next = choices.iter().position(|choice| *choice > at).unwrap_or(choices.len());
         let shown = [next.checked_sub(1), (next < choices.len()).then_some(next)].into_iter().flatten();
@@ -115,7 +110,7 @@ impl Ladder {
         let before = next.checked_sub(1).map_or(at, |last| choices[last]);
         let after = choices.get(next).copied().unwrap_or(at + 1);
         let pair = |case: usize| {
-            let time = |rung: usize| format!("{} {:.1} us", self.rungs[rung].name, times[case][rung]);
+            let time = |rung: usize| format!("{} {:.1} us", self.rungs[rung].name, times[case].each[rung]);
             format!("{}: {}, {}", human(self.cases[case].size), time(before), time(after))
         };
         format!("{op}: {}", shown.map(pair).collect::<Vec<_>>().join("; "))
@@ -141,9 +136,13 @@ mod tests {
         Tuning { all_reduce_flat: flat, all_reduce_direct: direct, ..Tuning::network() }
     }
 
+    fn timed<const N: usize>(times: [[f64; 3]; N]) -> Vec<Times> {
+        times.map(|each| Times { each: each.to_vec(), noise: 0.0 }).to_vec()
+    }
+
     /// The values found, with times per size of flat, doubling and direct.
     fn found(tuning: &Tuning, times: [[f64; 3]; 6]) -> [usize; 2] {
-        let findings = ladder().answer(tuning, &times.map(|t| t.to_vec()).to_vec());
+        let findings = ladder().answer(tuning, &timed(times));
         [findings[0].value, findings[1].value]
     }
 
@@ -198,19 +197,25 @@ mod tests {
             [0.98, 0.98, 1.0],
         ];
         assert_eq!(found(&tuning(flat, direct), noisy), [flat, direct]);
+        // As much as was seen.
+        let mut wild = timed([[2.0, 3.0, 3.0]; 6]);
+        let value = |times: &[Times]| ladder().answer(&tuning(0, usize::MAX), times)[0].value;
+        assert_eq!(value(&wild), usize::MAX);
+        wild.iter_mut().for_each(|times| times.noise = 0.6);
+        assert_eq!(value(&wild), 0);
         // Values between the sizes or beyond them stay, too, where the choice does.
         assert_eq!(found(&tuning(flat + 100, usize::MAX - 1), [[2.0, 1.0, 3.0]; 6])[1], usize::MAX - 1);
     }
 
     #[test]
     fn notes_tell_what_was_measured_beside_a_threshold() {
-        let times: Times = (1..=6).map(|i| vec![f64::from(i), 3.5, 100.0]).collect();
+        let times = timed([1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|flat| [flat, 3.5, 100.0]));
         let findings = ladder().answer(&tuning(0, usize::MAX), &times);
         assert_eq!(findings[0].value, 24 << 10);
         let expected = "all_reduce: 4 KiB: flat 3.0 us, doubling 3.5 us; 8 KiB: flat 4.0 us, doubling 3.5 us";
         assert_eq!(findings[0].note, expected);
         assert_eq!(findings[1].note, "all_reduce: 32 KiB: doubling 3.5 us, direct 100.0 us");
-        let findings = ladder().answer(&tuning(0, usize::MAX), &vec![vec![3.0, 2.0, 9.0]; 6]);
+        let findings = ladder().answer(&tuning(0, usize::MAX), &timed([[3.0, 2.0, 9.0]; 6]));
         assert_eq!(findings[0].note, "all_reduce: 1 KiB: flat 3.0 us, doubling 2.0 us");
     }
 }

@@ -57,7 +57,8 @@ pub fn document(machine: &str, when: SystemTime, took: Duration, quick: bool, se
         "# Where one algorithm takes over from another, for MW_TUNING.\n\
          # Written by mw perf --tune of multiworld {version}, {}, in {:.0} s{quick}.\n\
          # On {machine}.\n\
-         # Times are medians on the slowest rank. What is built in was kept where nothing was 3 % faster.\n",
+         # Times are medians on the slowest rank. What is built in was kept where nothing was faster by 3 %, and by\n\
+         # more than times differ by chance.\n",
         date(when),
         took.as_secs_f64()
     );
