@@ -477,7 +477,8 @@ fn a_table_that_was_measured_is_taken() {
         assert_eq!(heads, [format!("[{name} ranks=2]"), format!("[{name} ranks<=3]")]);
         let found = Table::parse(&written).expect("a table");
         assert_eq!(found.choose(topology, 4), Tuning::of(topology));
-        let output = finish(mw("-n 3 -c all_reduce broadcast").env("MW_TUNING", &table).spawn().expect("mw"));
+        let output =
+            finish(mw("-n 3 -c all --sizes 8,70000 -i 3").env("MW_TUNING", &table).spawn().expect("mw"));
         assert!(output.status.success(), "{written}\n{}", text(&output.stderr));
     }
 }

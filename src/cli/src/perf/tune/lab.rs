@@ -90,7 +90,9 @@ impl Lab {
             times.push(self.compare(case)?);
         }
         self.progress.show("");
-        self.worlds.drain(..).try_for_each(World::destroy)?;
+        while let Some(world) = self.worlds.pop() {
+            world.destroy()?;
+        }
         Ok(times)
     }
 
@@ -124,7 +126,7 @@ impl Lab {
         let all = 0..self.worlds.len();
         let mut iterations = Vec::new();
         for world in all.clone() {
-            // The first one connects, and touches memory.
+            // The first one touches memory.
             exercise.run_on(world, 1)?;
             let each = self.time(&mut exercise, world, 2)?;
             let fit = (self.time.as_secs_f64() * 1e6 / each).clamp(ITERATIONS.0, ITERATIONS.1);

@@ -38,7 +38,7 @@ use text::Section;
 /// Where ranks find the table of the world that they join next: what they were given for a standard input.
 const BOARD: &str = "/proc/self/fd/0";
 
-/// What is measured, from the arguments; `Err` names the one that is wrong.
+/// What kind of world the arguments are about.
 fn topology(args: &Args) -> Topology {
     match args.transport {
         Some(Transport::Tcp) => Topology::Network,
@@ -74,7 +74,7 @@ pub fn run(args: &Args, path: &Path) -> Result<()> {
             Ok(())
         })?;
         if ending == Ending::WrongData {
-            return Err(Failure::new("a rank says that data is wrong, which it did not look at"));
+            return Err(Failure::new("a rank ended with a status that has no meaning here"));
         }
         let mut section = String::new();
         let read = answer.rewind().and_then(|()| answer.read_to_string(&mut section));
@@ -115,6 +115,7 @@ fn measured(args: &Args, lab: &mut Lab) -> Result<()> {
     for (at, ask) in asked.iter().enumerate() {
         let Some(question) = ask(&setup, &tuning) else { continue };
         let times = lab.measure(&question, (at + 1, asked.len()))?;
+        section.hear(&times);
         for finding in question.answer(&tuning, &times) {
             if let Some(value) = tuning.get_mut(finding.key) {
                 *value = finding.value;

@@ -1,6 +1,6 @@
 //! The file that is written. Pure.
 
-use super::agenda::Finding;
+use super::agenda::{Finding, Times};
 use multiworld::config::table::written;
 use multiworld::config::tuning::{Topology, Tuning};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,21 +12,33 @@ pub struct Section {
     /// Not for fewer ranks as well.
     exact: bool,
     findings: Vec<Finding>,
+    /// Of each case.
+    noise: Vec<f64>,
 }
 
 impl Section {
     pub fn new(topology: Topology, nranks: usize, exact: bool) -> Section {
-        Section { topology, nranks, exact, findings: Vec::new() }
+        Section { topology, nranks, exact, findings: Vec::new(), noise: Vec::new() }
     }
 
     pub fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
+    /// How far times may differ by chance, for the reader to know what they are worth.
+    pub fn hear(&mut self, times: &[Times]) {
+        self.noise.extend(times.iter().map(|times| times.noise));
+    }
+
     /// What the file has of it. What was not measured stands there, too: as a comment.
     pub fn text(&self) -> String {
         let relation = if self.exact { "=" } else { "<=" };
         let mut text = format!("[{} ranks{relation}{}]\n", self.topology.name(), self.nranks);
+        let mut noise = self.noise.clone();
+        noise.sort_by(f64::total_cmp);
+        if let Some(noise) = noise.get(noise.len() / 2) {
+            text += &format!("# Two times differed by {:.0} % by chance.\n", noise * 100.0);
+        }
         for Finding { key, value, default, note } in &self.findings {
             let built_in =
                 if value == default { "kept" } else { &format!("built in is {}", written(*default)) };
@@ -120,6 +132,10 @@ mod tests {
         assert!(text.contains("1970-01-01 00:00 UTC, in 70 s, --quick.\n# On host: a CPU.\n"), "{text}");
         assert!(
             text.contains("\n\n[shared-memory ranks=2]\n# why (built in is 1M)\nall_reduce_pair = 512K\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("[shared-memory ranks<=8]\n# Two times differed by 12 % by chance.\n# why"),
             "{text}"
         );
         assert!(text.contains("# why (kept)\nflat_ranks = max\n# Of no use here: broadcast_flat,"), "{text}");
