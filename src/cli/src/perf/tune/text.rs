@@ -127,6 +127,7 @@ mod tests {
         let mut eight = Section::new(Topology::SharedMemory, 8, false);
         eight.add(finding("chunk", 0, 1000));
         eight.add(finding("flat_ranks", usize::MAX, usize::MAX));
+        eight.hear(&[0.5, 0.01, 0.12].map(|noise| Times { each: Vec::new(), noise }));
         let text =
             document("host: a CPU", UNIX_EPOCH, Duration::from_secs(70), true, &[two.text(), eight.text()]);
         assert!(text.contains("1970-01-01 00:00 UTC, in 70 s, --quick.\n# On host: a CPU.\n"), "{text}");
