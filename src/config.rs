@@ -15,18 +15,24 @@
 //! | `MW_HEARTBEAT_INTERVAL_MS` | how often a sign of life is given | 200 |
 //! | `MW_HEARTBEAT_TIMEOUT_MS` | silence after which a peer is taken for failed, at least two intervals | 1000 |
 //! | `MW_NRANKS`, `MW_RANK` | size and rank for calls that pass -1 for both | what the launcher set |
+//! | `MW_TUNING` | file with a [`table`] of where one algorithm takes over from another | what is built in |
 //! | `MW_DEBUG` | log lines on stderr: `warn`, `info`, `debug` or `trace` | none |
 //! | `MW_DISABLE` | facilities to do without: `futex_waitv`, `robust`, `cma`, `memfd`, separated by commas | none |
 //!
 //! A variable that is empty counts as not set. A value that cannot be understood is an error that names it;
 //! nothing is guessed.
 
+pub mod table;
+pub mod tuning;
+
 use crate::error::{Error, Result};
-use crate::sync::OnceLock;
+use crate::sync::{Arc, OnceLock};
 use crate::types::Secret;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::time::Duration;
+use table::Table;
 use tracing::Level;
 
 /// Shortest secret that is accepted, in bytes.
@@ -82,6 +88,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Silence after which a peer is taken for failed.
     pub heartbeat_timeout: Duration,
+    /// Where one algorithm takes over from another, if not as built in. Of the members of a world, rank 0's counts.
+    pub tuning: Option<Arc<Table>>,
 }
 
 /// What a caller set; the rest comes from the environment. Errors name the fields as C does.
@@ -193,6 +201,7 @@ impl Config {
             abort_timeout: abort.resolve(None, 10_000, env)?.0,
             heartbeat_interval,
             heartbeat_timeout,
+            tuning: tuning(env)?,
         })
     }
 }
@@ -324,6 +333,14 @@ fn secret(env: Env) -> Result<Option<Secret>> {
             }
             long_enough("MW_SECRET_FILE", Secret(bytes)).map(Some)
         }
+    }
+}
+
+fn tuning(env: Env) -> Result<Option<Arc<Table>>> {
+    let Some(path) = env("MW_TUNING").filter(|value| !value.is_empty()) else { return Ok(None) };
+    match Table::read(Path::new(&path)) {
+        Ok(table) => Ok(Some(Arc::new(table))),
+        Err(mistake) => Err(Error::argument(format!("MW_TUNING: {mistake}"))),
     }
 }
 

@@ -123,3 +123,23 @@ fn debug_levels() {
     assert_eq!(level("INFO"), Ok(Some(Level::INFO)));
     assert_eq!(refusal(level("loud")), "MW_DEBUG: 'loud' is none of 'warn', 'info', 'debug', 'trace'");
 }
+
+#[test]
+fn a_table_is_read_where_it_is_named() {
+    use tuning::Topology;
+    let path = std::env::temp_dir().join(format!("mw-config-{}.table", std::process::id()));
+    let name = path.to_str().unwrap().to_owned();
+    let load = || with(&[("MW_TUNING", &name)], &Overrides::default());
+    assert_eq!(with(&[("MW_TUNING", "")], &Overrides::default()).unwrap().tuning, None);
+    let text = refusal(load());
+    assert!(text.starts_with(&format!("MW_TUNING: {name}: No such file")), "{text}");
+    std::fs::write(&path, "[network]\nchunk = 4X\n").unwrap();
+    assert_eq!(
+        refusal(load()),
+        format!("MW_TUNING: {name}:2: chunk: '4X' is no size; sizes are written like 0, 40000, 64K, 1M, max")
+    );
+    std::fs::write(&path, "[network]\nchunk = 4K\n").unwrap();
+    let table = load().unwrap().tuning.unwrap();
+    assert_eq!(table.choose(Topology::Network, 2).chunk, 4096);
+    std::fs::remove_file(&path).unwrap();
+}

@@ -11,12 +11,15 @@ mod script;
 mod values;
 
 use common::{Rank, now_ns, role, say, store_address};
+use multiworld::config::tuning::Tuning;
 use multiworld::config::{Config, TransportChoice};
 use multiworld::types::OpKind;
 use multiworld::world::World;
 use proptest::test_runner::{TestCaseError, TestError};
 use scenarios::{digest, play_all, runner, scenario, script_of_everything};
 use script::play;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 fn config(transport: TransportChoice) -> Config {
@@ -72,16 +75,31 @@ fn rank() {
 }
 
 fn between_processes(transport: &str) {
+    with_tables(transport, &[2, 3, 4, 5, 6], &|_| None);
+}
+
+/// The same script, where `table` is the text of the table that a rank has.
+fn with_tables(transport: &str, sizes: &[usize], table: &dyn Fn(usize) -> Option<String>) {
     if role().is_some() {
         return;
     }
     let seed = std::env::var("MW_TEST_SEED").unwrap_or_else(|_| now_ns().to_string());
     println!("MW_TEST_SEED={seed}");
-    for n in 2..=6 {
+    for n in sizes.iter().copied() {
         let store = store_address();
-        let env = [("MW_STORE", &*store), ("MW_TRANSPORT", transport), ("MW_TEST_SEED", &seed)];
         let args = |me: usize| vec![n.to_string(), (1 + (n - 1) / 2).to_string(), me.to_string()];
-        let mut ranks: Vec<Rank> = (0..n).map(|me| Rank::start("rank", "script", &args(me), &env)).collect();
+        let files: Vec<_> = (0..n).map(|me| table(me).map(TableFile::new)).collect();
+        let start = |me: usize| {
+            let table = files[me].as_ref().map_or("", |file| file.0.to_str().expect("a path"));
+            let env = [
+                ("MW_STORE", &*store),
+                ("MW_TRANSPORT", transport),
+                ("MW_TEST_SEED", &seed),
+                ("MW_TUNING", table),
+            ];
+            Rank::start("rank", "script", &args(me), &env)
+        };
+        let mut ranks: Vec<Rank> = (0..n).map(start).collect();
         let said: Vec<_> = ranks.iter_mut().map(|r| r.hear().expect("a rank comes through")).collect();
         println!("{transport}, {n} processes: {}", said[0]);
         assert!(said.iter().all(|s| *s == said[0]), "ranks have different bits: {said:?}");
@@ -97,6 +115,55 @@ fn every_operation_between_processes_over_shared_memory() {
 #[test]
 fn every_operation_between_processes_over_tcp() {
     between_processes("tcp");
+}
+
+/// A table in a file that goes with it.
+struct TableFile(PathBuf);
+
+impl TableFile {
+    fn new(text: String) -> TableFile {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("mw-table-{}-{number}", std::process::id()));
+        std::fs::write(&path, text).expect("writing a table");
+        TableFile(path)
+    }
+}
+
+impl Drop for TableFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("removing a table");
+    }
+}
+
+/// A table that says the same of everything.
+fn everything_is(value: &str) -> String {
+    let values: String = Tuning::KEYS.iter().map(|key| format!("{key} = {value}\n")).collect();
+    format!("[shared-memory]\n{values}[network]\n{values}")
+}
+
+#[test]
+fn tables_that_force_every_algorithm_give_the_same_results() {
+    for transport in ["shm", "tcp"] {
+        for value in ["0", "max"] {
+            with_tables(transport, &[2, 5], &|_| Some(everything_is(value)));
+        }
+    }
+}
+
+#[test]
+fn ranks_with_different_tables_follow_rank_0() {
+    for transport in ["shm", "tcp"] {
+        with_tables(transport, &[2, 5], &|me| match me % 3 {
+            0 => Some(everything_is("0")),
+            1 => Some(everything_is("max")),
+            _ => None,
+        });
+        // Rank 0 has none.
+        with_tables(transport, &[4], &|me| {
+            (me > 0).then(|| everything_is(if me == 1 { "0" } else { "max" }))
+        });
+    }
 }
 
 // More than 4 GiB.

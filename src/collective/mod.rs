@@ -25,10 +25,9 @@ mod reduce_to_root;
 mod simulate;
 #[cfg(test)]
 mod tests;
-mod tuning;
 
+pub use crate::config::tuning::Tuning;
 pub use plan::Plan;
-pub use tuning::Tuning;
 
 use crate::transport::ReduceFn;
 use crate::types::{DataType, OpKind, Reduction};

@@ -51,6 +51,21 @@ const FLAT: Tuning = Tuning {
     ..TINY
 };
 
+/// Every value is this one.
+fn all_are(value: usize) -> Tuning {
+    Tuning::from_words(&[value as u64; Tuning::KEYS.len()])
+}
+
+/// Any table that somebody may come up with: each value is one that changes something in worlds as small as here.
+fn any_table() -> impl Strategy<Value = Tuning> {
+    let values = proptest::sample::select(&[0, 1, 64, 100, 300, 2000, usize::MAX as u64][..]);
+    proptest::collection::vec(values, Tuning::KEYS.len()).prop_map(|values| {
+        let mut words = [0; Tuning::KEYS.len()];
+        words.copy_from_slice(&values);
+        Tuning::from_words(&words)
+    })
+}
+
 /// One operation as all ranks call it.
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -225,6 +240,9 @@ fn cases(kinds: &'static [OpKind]) -> impl Strategy<Value = Case> {
         3 => Just(FLAT),
         1 => Just(Tuning::network()),
         1 => Just(Tuning::shared_memory()),
+        1 => Just(all_are(0)),
+        1 => Just(all_are(usize::MAX)),
+        4 => any_table(),
     ];
     let deliveries = prop_oneof![Just(Delivery::Eager), Just(Delivery::Rendezvous)];
     let kinds = proptest::sample::select(kinds);
@@ -270,6 +288,33 @@ fn case(kind: OpKind, nranks: u32, count: usize, tuning: Tuning) -> Case {
         tuning,
         delivery: Delivery::Rendezvous,
         seed: 7,
+    }
+}
+
+/// The extremes force every algorithm at every size.
+#[test]
+fn tables_with_extremes_change_no_result() {
+    for extreme in [0, usize::MAX] {
+        let other = usize::MAX - extreme;
+        // All of them, and all but one.
+        let mut tunings = vec![all_are(extreme)];
+        for key in Tuning::KEYS {
+            let mut tuning = all_are(extreme);
+            *tuning.get_mut(key).expect("a key") = other;
+            tunings.push(tuning);
+        }
+        for kind in KINDS {
+            for nranks in [1, 2, 3, 4, 7, 8] {
+                for count in [0, 1, 300] {
+                    for (tuning, in_place) in tunings.iter().flat_map(|t| [(*t, 0), (*t, u64::MAX)]) {
+                        for redop in [Some(RedOp::Avg), None] {
+                            let redop = if kind.reduces() { redop } else { Some(RedOp::Sum) };
+                            Case { redop, in_place, ..case(kind, nranks, count, tuning) }.check();
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -118,6 +118,11 @@ impl Engine {
         }
     }
 
+    /// Replaces what is built in, for operations from here on. On all members between the same two operations.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
     /// Queues an operation; `ticket` hears when it is over. Ranks have been checked. Without a deadline it has to be
     /// given one later ([`Engine::date`]), before anybody sleeps.
     pub fn post(&mut self, operation: Operation, ticket: Arc<Ticket>, deadline: impl Into<Option<Instant>>) {

@@ -2,6 +2,7 @@
 
 use super::news::Watched;
 use super::{Call, World};
+use crate::config::tuning::{Topology, Tuning};
 use crate::config::{BackendChoice, Config, TransportChoice};
 use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::{Health, News, State};
@@ -259,21 +260,44 @@ impl World {
         Ok(Some(segment))
     }
 
-    /// Waits until every member is connected.
+    /// Waits until every member is connected, and takes rank 0's word for where one algorithm takes over from another:
+    /// members that chose differently would wait for each other for ever.
     fn meet(&self, deadline: Instant) -> Result<()> {
-        let barrier = Call {
-            kind: OpKind::Barrier,
+        let topology = match self.peers.get() {
+            Some((_, tcp)) if *tcp > 0 => Topology::Network,
+            _ => Topology::SharedMemory,
+        };
+        let built_in = Tuning::of(topology);
+        let wanted =
+            self.config.tuning.as_ref().map_or(built_in, |table| table.choose(topology, self.nranks()));
+        let none = [0; Tuning::KEYS.len()];
+        let mine = if self.rank == 0 { wanted.to_words() } else { none };
+        let mut all = none;
+        // Nobody has the sum before everybody is there. Until then all have what is built in.
+        let sum = Call {
+            kind: OpKind::AllReduce,
             send: false,
-            sendbuf: std::ptr::null(),
-            recvbuf: std::ptr::null_mut(),
-            count: 0,
-            dtype: DataType::Int8,
+            sendbuf: mine.as_ptr().cast(),
+            recvbuf: all.as_mut_ptr().cast(),
+            count: mine.len(),
+            dtype: DataType::Uint64,
             reduction: Reduction::Builtin(RedOp::Sum),
             peer: 0,
             stream: std::ptr::null_mut(),
             scalar_on_device: false,
         };
-        self.run_until(&barrier, deadline)
+        self.run_until(&sum, deadline)?;
+        let agreed = Tuning::from_words(&all);
+        if self.config.tuning.is_some() && agreed != wanted {
+            let name = &self.name;
+            tracing::warn!("world '{name}': the table that MW_TUNING names is not rank 0's, which counts");
+        }
+        self.with_engine(|e| {
+            e.tune(agreed);
+            // That was nobody's payload.
+            e.bytes = (0, 0);
+        });
+        Ok(())
     }
 }
 

@@ -31,7 +31,9 @@ const OPS: [&str; 12] = [
 fn mw(words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mw"));
     command.arg("perf").args(words.split_whitespace()).env("MW_IFNAME", "lo");
-    for name in ["MW_TRANSPORT", "MW_RANK", "MW_NRANKS", "MW_STORE", "MW_BACKEND", "BUDGET", "ITDIV"] {
+    for name in
+        ["MW_TRANSPORT", "MW_RANK", "MW_NRANKS", "MW_STORE", "MW_BACKEND", "BUDGET", "ITDIV", "MW_TUNING"]
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -395,5 +397,135 @@ fn ranks_end_with_their_parent() {
         let status = child.wait().expect("waiting");
         assert_eq!(status.signal(), Some(signal.as_raw()));
         wait_until("all ranks end", || ranks.iter().all(|(pid, _)| has_ended(*pid)));
+    }
+}
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("mw-perf-test-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).expect("a folder");
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("a path").to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("the folder").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).expect("removing a folder");
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_named_by_every_rank() {
+    let folder = Folder::new("refused");
+    let (missing, wrong) = (folder.file("missing"), folder.file("wrong"));
+    std::fs::write(&wrong, "[shared-memory]\nall_reduce_flat = 4K\nall_reduce_flt = 4K\n").expect("writing");
+    for (table, expected) in [
+        (&missing, format!("MW_TUNING: {missing}: No such file")),
+        (&wrong, format!("MW_TUNING: {wrong}:3: all_reduce_flt: there is no such key")),
+    ] {
+        let output = finish(mw("all_reduce -n 2").env("MW_TUNING", table).spawn().expect("mw"));
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains(&format!("mwWorldInit: invalid argument: {expected}")), "{err}");
+    }
+}
+
+#[test]
+fn everything_is_right_with_extreme_tables() {
+    use multiworld::config::tuning::Tuning;
+    let folder = Folder::new("extreme");
+    let table = folder.file("table");
+    for value in ["0", "max"] {
+        let values: String = Tuning::KEYS.iter().map(|key| format!("{key} = {value}\n")).collect();
+        std::fs::write(&table, format!("[shared-memory]\n{values}[network]\n{values}")).expect("writing");
+        for transport in ["shm", "tcp"] {
+            let words = format!(
+                "-n 3 -c all --in-place --out-of-place --sizes 8,70000 -i 2 --transport {transport} --json"
+            );
+            let output = finish(mw(&words).env("MW_TUNING", &table).spawn().expect("mw"));
+            let (out, err) = (text(&output.stdout), text(&output.stderr));
+            assert!(output.status.success() && err.is_empty(), "{out}\n{err}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_was_measured_is_taken() {
+    use multiworld::config::table::Table;
+    use multiworld::config::tuning::{Topology, Tuning};
+    let folder = Folder::new("tune");
+    let table = folder.file("table");
+    for (transport, topology) in [("auto", Topology::SharedMemory), ("tcp", Topology::Network)] {
+        let out = good(&format!("-n 3,2 --tune {table} --quick --transport {transport}"));
+        assert!(out.contains(&format!("MW_TUNING={table}")), "{out}");
+        assert_eq!(folder.names(), ["table"]);
+        let written = std::fs::read_to_string(&table).expect("a table");
+        let heads: Vec<&str> = written.lines().filter(|line| line.starts_with('[')).collect();
+        let name = topology.name();
+        assert_eq!(heads, [format!("[{name} ranks=2]"), format!("[{name} ranks<=3]")]);
+        let found = Table::parse(&written).expect("a table");
+        assert_eq!(found.choose(topology, 4), Tuning::of(topology));
+        let output =
+            finish(mw("-n 3 -c all --sizes 8,70000 -i 3").env("MW_TUNING", &table).spawn().expect("mw"));
+        assert!(output.status.success(), "{written}\n{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn wrong_arguments_of_tuning_are_named() {
+    let folder = Folder::new("arguments");
+    let nowhere = folder.file("none/table");
+    for (words, status, expected) in [
+        (format!("--tune {nowhere} -n 2"), 1, format!("mw perf: --tune: {nowhere}: No such file")),
+        (format!("--tune {} -n 2", folder.file("")), 1, "is no name of a file".to_owned()),
+        (format!("--tune {} -n 1,2", folder.file("t")), 2, "one rank has nothing to tune".to_owned()),
+        (format!("--tune {}", folder.file("t")), 2, "--ranks <RANKS>".to_owned()),
+        ("bw --quick".to_owned(), 2, "--tune <FILE>".to_owned()),
+        ("bw -n 2,4".to_owned(), 2, "several numbers are for --tune".to_owned()),
+    ] {
+        let err = bad(&words, status);
+        assert!(err.contains(&expected), "{words}: {err}");
+    }
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
+
+#[test]
+fn tuning_that_is_interrupted_leaves_nothing() {
+    for (signal, to_rank) in [
+        (rustix::process::Signal::INT, false),
+        (rustix::process::Signal::KILL, false),
+        (rustix::process::Signal::KILL, true),
+    ] {
+        let folder = Folder::new("interrupted");
+        let mut child = mw(&format!("-n 3 --tune {}", folder.file("table"))).spawn().expect("mw");
+        let mut ranks = Vec::new();
+        wait_until("three ranks start", || {
+            ranks = ranks_of(child.id());
+            ranks.len() == 3
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let victim = if to_rank { ranks[1].0 } else { child.id() };
+        kill(victim, signal);
+        if to_rank {
+            let output = finish(child);
+            assert_eq!(output.status.code(), Some(1));
+            assert!(text(&output.stderr).contains("was killed by signal 9"), "{}", text(&output.stderr));
+        } else {
+            assert_eq!(child.wait().expect("waiting").signal(), Some(signal.as_raw()));
+        }
+        wait_until("all ranks end", || ranks.iter().all(|(pid, _)| has_ended(*pid)));
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
     }
 }

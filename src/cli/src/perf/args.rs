@@ -5,6 +5,7 @@ use super::op::Op;
 use super::size;
 use clap::ValueEnum;
 use multiworld::types::{DataType, RedOp};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measures worlds: latency, bandwidth, every collective
@@ -16,12 +17,13 @@ use std::time::Duration;
 #[command(after_long_help = MANUAL, override_usage = "mw perf [OPTIONS] <OP>...")]
 pub struct Args {
     /// What to measure, in this order; `all` is everything
-    #[arg(required = true, value_name = "OP", value_parser = OpParser)]
+    #[arg(required_unless_present = "tune", value_name = "OP", value_parser = OpParser)]
     pub ops: Vec<OpChoice>,
 
     /// Start that many ranks as processes of this machine; when one dies all are ended
-    #[arg(short = 'n', long, value_name = "RANKS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub ranks: Option<u32>,
+    #[arg(short = 'n', long, value_name = "RANKS", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub ranks: Vec<u32>,
 
     /// Bind each rank to a processor of its own, unless there are more ranks than processors
     #[arg(long, requires = "ranks")]
@@ -108,6 +110,17 @@ pub struct Args {
     /// Name of the world, for ranks that are started by somebody else
     #[arg(long, default_value = "mw-perf")]
     pub name: String,
+
+    /// Find out where one algorithm should take over from another with -n ranks (2,4,8: each of these), and write
+    /// that to FILE for MW_TUNING; takes minutes
+    #[arg(long, value_name = "FILE", requires = "ranks", conflicts_with_all = ["ops", "min", "max", "factor", "sizes",
+          "datatype", "redop", "root", "in_place", "out_of_place", "warmup", "iterations", "seconds", "check",
+          "backend", "worlds", "active", "buffers", "post", "name", "Output"])]
+    pub tune: Option<PathBuf>,
+
+    /// With --tune: fewer sizes and less time, for a first look
+    #[arg(long, requires = "tune")]
+    pub quick: bool,
 
     #[command(flatten)]
     pub output: Output,
@@ -256,11 +269,19 @@ seconds (environment, default 0.5), is bounded by what the comparison has agreed
 Ranks that mw starts meet on the loopback interface, which they use for TCP, too, unless MW_IFNAME names another.
 All other settings of the library (MW_*) count as always.
 
+--tune compares algorithms, each in a world of its own beside the others, from 256 B to 8 MiB (with --quick from 1 KiB to
+1 MiB), and writes a table with a section for each number of ranks: the first for exactly this number, each other one
+for as many as that and fewer. Without --transport tcp it is about worlds that share memory; with it, about those
+connected by a network, as far as loopback (or MW_IFNAME) is like one. Each line has a comment with what was measured;
+what is built in stays where nothing is faster by 3 %. The file appears when all is measured. Several files can be joined
+into one, as long as no section occurs twice.
+
 Exit status: 0; 1 when a call failed, a rank died, or something was wrong; 2 for wrong arguments.
 
 Examples:
   mw perf -n 2 sendrecv bw
   mw perf -n 4 --check -b 8 -e 64M -f 2 all_reduce
+  mw perf -n 2,4,8 --tune mw.table && MW_TUNING=mw.table ...
   mw perf -n 2 --worlds 100 --active 10 --json sendrecv
   MW_STORE=tcp://10.0.0.1:29400 MW_NRANKS=2 MW_RANK=0 mw perf --transport tcp all
 ";
@@ -306,6 +327,14 @@ pub(super) mod tests {
             ("bw --json --csv", "'--json' cannot be used with '--csv'"),
             ("bw --sizes 8 -b 8", "cannot be used with"),
             ("bw --transport udp", "auto, shm, tcp"),
+            ("bw -n 2,x", "'--ranks <RANKS>'"),
+            ("bw --quick", "--tune <FILE>"),
+            ("--tune x", "--ranks <RANKS>"),
+            ("--tune", "a value is required for '--tune <FILE>'"),
+            ("--tune x -n 2 bw", "'--tune <FILE>' cannot be used with"),
+            ("--tune x -n 2 --csv", "'--tune <FILE>' cannot be used with"),
+            ("--tune x -n 2 -t half", "'--tune <FILE>' cannot be used with"),
+            ("--tune x -n 2 --backend nccl", "'--tune <FILE>' cannot be used with"),
         ] {
             let text = read(words).expect_err(words);
             assert!(text.contains(expected), "{words}: {text}");
@@ -315,7 +344,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_given_is_taken() {
         let args = read("-n 3 -t half -o max --sizes 8,4K all_reduce --seconds 0.25").unwrap();
-        assert_eq!((args.ranks, args.datatype, args.redop), (Some(3), DataType::Float16, RedOp::Max));
+        assert_eq!((args.ranks, args.datatype, args.redop), (vec![3], DataType::Float16, RedOp::Max));
         assert_eq!(args.sizes, [8, 4096]);
         assert_eq!(args.seconds, Some(Duration::from_millis(250)));
     }

@@ -121,6 +121,17 @@ impl<'a> Exercise<'a> {
         Ok(start.elapsed())
     }
 
+    /// The same over one of the worlds, for operations in which every rank has a part.
+    pub fn run_on(&mut self, world: usize, iterations: u64) -> Result<Duration> {
+        let start = Instant::now();
+        for _ in 0..iterations {
+            self.next_world = world;
+            self.step()?;
+        }
+        self.setting.source.settle()?;
+        Ok(start.elapsed())
+    }
+
     /// The same with the time of every iteration.
     pub fn run_sampled(&mut self, iterations: u64, samples: &mut Samples) -> Result<Duration> {
         if !self.takes_part() {

@@ -69,14 +69,19 @@ pub fn is_rank() -> Result<bool> {
     Ok(true)
 }
 
+/// What is particular about a rank's process.
+pub type Prepare<'a> = &'a dyn Fn(u32, &mut Command) -> Result<()>;
+
 /// Starts `ranks` processes with this one's arguments and waits for their end.
-pub fn start(ranks: u32) -> Result<Ending> {
+pub fn start(ranks: u32, prepare: Prepare<'_>) -> Result<Ending> {
     let secret = fresh_secret()?;
     let store = host_store(&secret)?;
     let address = format!("tcp://{}", store.addr());
     let mut started = Vec::new();
     let outcome = (0..ranks)
-        .try_for_each(|number| spawn(number, ranks, &address, &secret).map(|rank| started.push(rank)))
+        .try_for_each(|number| {
+            spawn(number, ranks, &address, &secret, prepare).map(|rank| started.push(rank))
+        })
         .and_then(|()| wait(&mut started));
     for rank in started.iter_mut().filter(|rank| rank.ended.is_none()) {
         // Both fail only for one that has just ended.
@@ -101,7 +106,7 @@ fn host_store(secret: &str) -> Result<Server> {
     Ok(Server::start(listener, Arc::new(move |id| (id == key).then(|| secret.clone())))?)
 }
 
-fn spawn(number: u32, ranks: u32, store: &str, secret: &str) -> Result<Rank> {
+fn spawn(number: u32, ranks: u32, store: &str, secret: &str, prepare: Prepare<'_>) -> Result<Rank> {
     let failed = |e: &dyn fmt::Display| Failure::new(format!("starting rank {number}: {e}"));
     let mut command = Command::new(std::env::current_exe().map_err(|e| failed(&e))?);
     command
@@ -119,6 +124,7 @@ fn spawn(number: u32, ranks: u32, store: &str, secret: &str) -> Result<Rank> {
     if number > 0 {
         command.stdout(Stdio::null());
     }
+    prepare(number, &mut command)?;
     let mut child = command.spawn().map_err(|e| failed(&e))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {

@@ -50,14 +50,18 @@ impl Plan {
             let missing = "this version of the library has no mwMemAlloc, so there is no registered memory";
             return Err(format!("--buffers registered: {missing}"));
         }
-        if let Some(ranks) = args.ranks
+        if args.ranks.len() > 1 {
+            return Err("--ranks: several numbers are for --tune".to_owned());
+        }
+        let ranks = args.ranks.first().copied();
+        if let Some(ranks) = ranks
             && args.root >= ranks
         {
             return Err(format!("--root: {} is not one of {ranks} ranks", args.root));
         }
         let steps = steps(args)?;
         let least = steps.iter().map(|step| step.op.least_ranks()).max().unwrap_or(1);
-        if args.ranks.is_some_and(|ranks| (ranks as usize) < least) {
+        if ranks.is_some_and(|ranks| (ranks as usize) < least) {
             return Err(format!("--ranks: sendrecv, bw and bwd need {least}"));
         }
         Ok(Plan { steps, limit: limit(args, env)?, sampled: !args.output.results })
@@ -191,6 +195,7 @@ mod tests {
             ("bw --active 2", &[][..], "--active"),
             ("bw --buffers registered", &[], "mwMemAlloc"),
             ("bw -n 1", &[], "--ranks"),
+            ("bw -n 2,4", &[], "several numbers are for --tune"),
             ("broadcast -n 2 -r 2", &[], "--root"),
             ("bw -b 16 -e 8", &[], "--max"),
             ("bw --in-place", &[], "--in-place"),

@@ -11,11 +11,32 @@ pub struct Report {
     format: Format,
     header: Header,
     rows: Vec<Row>,
-    /// Whether somebody reads what is going on.
+    progress: Progress,
+}
+
+/// A line on a terminal that says what is going on.
+pub struct Progress {
+    /// Whether somebody reads it.
     watched: bool,
 }
 
-fn write(text: &str) -> Result<()> {
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress { watched: stderr().is_terminal() }
+    }
+}
+
+impl Progress {
+    /// Replaces the line. Progress is decoration: where it cannot be written, nothing is lost.
+    pub fn show(&self, text: &str) {
+        if self.watched {
+            let mut err = stderr().lock();
+            let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+        }
+    }
+}
+
+pub fn write(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|e| Failure::new(format!("writing results: {e}")))
@@ -24,25 +45,17 @@ fn write(text: &str) -> Result<()> {
 impl Report {
     pub fn begin(format: Format, header: Header) -> Result<Report> {
         write(&format.header(&header))?;
-        Ok(Report { format, header, rows: Vec::new(), watched: stderr().is_terminal() })
+        Ok(Report { format, header, rows: Vec::new(), progress: Progress::default() })
     }
 
     /// Says what is measured next.
     pub fn announce(&self, number: usize, of: usize, step: &Step) {
         let place = if step.in_place { " in place" } else { "" };
-        self.show(&format!("[{number}/{of}] {} {}{place} ...", step.op.name(), human(step.size)));
-    }
-
-    /// Progress is decoration: where it cannot be written, nothing is lost.
-    fn show(&self, text: &str) {
-        if self.watched {
-            let mut err = stderr().lock();
-            let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
-        }
+        self.progress.show(&format!("[{number}/{of}] {} {}{place} ...", step.op.name(), human(step.size)));
     }
 
     pub fn add(&mut self, row: Row) -> Result<()> {
-        self.show("");
+        self.progress.show("");
         write(&self.format.row(&row, self.rows.last()))?;
         self.rows.push(row);
         Ok(())
