@@ -11,7 +11,7 @@ use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
 use crate::types::{Fingerprint, OpKind};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
 const EAGER: usize = 16 << 10;
@@ -295,15 +295,16 @@ impl ShmEndpoint {
     fn learn(&mut self, len: usize) {
         if let Some((since, way)) = self.timing.take() {
             let now = Instant::now();
-            let alone = now.duration_since(since);
+            let mut alone = now.duration_since(since);
+            if way == Way::Ring {
+                // Before it began here, the sender had to copy a part.
+                let first = self.rx.control().first.load(Ordering::Relaxed);
+                alone += Duration::from_nanos(u64::from(first));
+            }
             // In a stream of messages, what lies between two of them is part of what they cost.
             let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
             self.last = Some(now);
-            let mut cost = with_pause.unwrap_or(alone).as_nanos() as f32 / len as f32;
-            if way == Way::Ring {
-                // What is faster here than there has to wait for it.
-                cost = cost.max(f32::from_bits(self.rx.control().cost.load(Ordering::Relaxed)));
-            }
+            let cost = with_pause.unwrap_or(alone).as_nanos() as f32 / len as f32;
             if self.choice.record(len, way, cost) {
                 self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
             }
@@ -386,8 +387,9 @@ impl ShmEndpoint {
     /// The message's buffer is valid.
     #[inline]
     unsafe fn put(&mut self, msg: &mut SendMsg) -> bool {
-        // Messages of collectives are waited for at once.
-        let is_short = msg.len <= SHORT && msg.len > 0 && msg.fp.kind == OpKind::PointToPoint;
+        // What a collective sends is waited for, and nothing like it follows at once.
+        let follows = msg.fp.kind == OpKind::PointToPoint;
+        let is_short = follows && msg.len <= SHORT && msg.len > 0;
         // SAFETY: by this function's contract.
         if is_short && !msg.started && unsafe { self.tx.join(&msg.fp, msg.ptr, msg.len) } {
             msg.started = true;
@@ -406,16 +408,18 @@ impl ShmEndpoint {
             self.tx.write_first(&msg.fp, msg.len as u64);
             TAG_DATA
         };
+        let since = (tag == TAG_DATA && msg.len > EAGER).then(Instant::now);
         // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
-        unsafe { self.stores.copy(f.payload, msg.ptr.add(msg.offset), f.len, self.tx.is_ahead()) };
+        unsafe { self.stores.copy(f.payload, msg.ptr.add(msg.offset), f.len, follows && self.tx.is_ahead()) };
         if is_short && f.len == msg.len {
             self.tx.hold(&msg.fp, f);
             msg.started = true;
             msg.offset = msg.len;
             return true;
         }
-        if msg.len > EAGER {
-            self.tx.control().cost.store(self.stores.cost().to_bits(), Ordering::Relaxed);
+        if let Some(since) = since {
+            let took = u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX);
+            self.tx.control().first.store(took, Ordering::Relaxed);
         }
         self.tx.publish(&f, tag);
         msg.started = true;

@@ -9,8 +9,10 @@
 //! 2. The bytes of a fragment are contiguous.
 //! 3. `head` (slots released) never passes what was published, and the sender never writes a slot, or data that a slot
 //!    describes, before it was released. Both count from the beginning and never wrap (2^64).
-//! 4. When nothing is under way the sender begins at the start of the data area again: a connection that only ever
-//!    carries little touches few pages.
+//! 4. When nothing is under way, and it was not much, the sender begins at the start of the data area again: a
+//!    connection that only ever carries little touches few pages, and one message at a time finds the same cache lines.
+//!    Who carries much goes on around the area: what was read a lap ago has left the reader's own cache, from where
+//!    it would be slow to take back.
 //!
 //! Short messages that follow each other and are alike share a slot, a *run*: the slot describes the first, the others
 //! are the same but for their numbers, and their bytes lie one behind the other. What a message costs is mostly the
@@ -47,6 +49,8 @@ pub const INLINE: usize = SLOT - INLINE_AT;
 /// as all before it: both sides copy at the same time, and neither waits often.
 const SHORTEST: usize = 8 << 10;
 const LONGEST: usize = 64 << 10;
+/// Bytes under way one behind the other that are much.
+const MUCH: u64 = 64 << 10;
 /// Fragments under way between looks at how many of them the receiver has released.
 const LOOK: u64 = 4;
 const LAP: u32 = 1 << 31;
@@ -120,6 +124,8 @@ pub struct Sender {
     /// Bytes of the data area handed out and given back, counted from the beginning.
     data_tail: u64,
     data_head: u64,
+    /// Where in that count the data began that is under way.
+    begin: u64,
     /// Where the data of each slot ends, in the same count.
     ends: Box<[u64; SLOTS]>,
     /// The slot at `tail` is filled, and others may join it.
@@ -167,6 +173,7 @@ impl Sender {
             released: 0,
             data_tail: 0,
             data_head: 0,
+            begin: 0,
             ends: Box::new([0; SLOTS]),
             held: None,
         }
@@ -187,8 +194,11 @@ impl Sender {
         }
         if self.released == self.tail {
             // Invariant 4.
-            self.data_tail = self.data_tail.next_multiple_of(self.ring.size as u64);
+            if self.data_tail - self.begin <= MUCH {
+                self.data_tail = self.data_tail.next_multiple_of(self.ring.size as u64);
+            }
             self.data_head = self.data_tail;
+            self.begin = self.data_tail;
         }
     }
 

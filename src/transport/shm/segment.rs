@@ -68,8 +68,8 @@ pub struct RingControl {
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.
     pub cancelled: AtomicU32,
-    /// Sender: nanoseconds that a byte costs it on the way through the ring, as an `f32`; see `stores`.
-    pub cost: AtomicU32,
+    /// Sender: nanoseconds that the first fragment of the last long message took it.
+    pub first: AtomicU32,
 }
 
 /// One mapping of the shared memory.

@@ -23,13 +23,11 @@ pub struct Stores {
     /// The second contestant is the way past the caches. By class.
     contests: [Contest; CLASSES.len() + 1],
     copies: u32,
-    /// Nanoseconds per byte of the last copy that was measured in either way.
-    cost: f32,
 }
 
 impl Default for Stores {
     fn default() -> Stores {
-        Stores { contests: [Contest::new(true); CLASSES.len() + 1], copies: 0, cost: 0.0 }
+        Stores { contests: [Contest::new(true); CLASSES.len() + 1], copies: 0 }
     }
 }
 
@@ -66,14 +64,8 @@ impl Stores {
             }
         }
         if let Some(since) = since {
-            self.cost = since.elapsed().as_nanos() as f32 / len as f32;
-            contest.record(past, self.cost, TRIAL);
+            contest.record(past, since.elapsed().as_nanos() as f32 / len as f32, TRIAL);
         }
-    }
-
-    /// What a byte has cost the sender lately, in nanoseconds, while the reader was busy; 0 while that is unknown.
-    pub fn cost(&self) -> f32 {
-        self.cost
     }
 }
 
