@@ -6,7 +6,7 @@ use super::handle::{self, mwRequest_t, mwWorld_t};
 use super::result::mwResult_t;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::world::{Call, Calls, Request, World};
+use crate::world::{Calls, Posts, Request, World};
 use std::cell::RefCell;
 use std::ptr;
 
@@ -35,8 +35,10 @@ impl<W> Group<W> {
         Ok(())
     }
 
-    fn add(&mut self, handle: mwWorld_t, world: &Arc<W>, call: Call) {
-        self.last = Some((handle, self.calls.add(world, call)));
+    fn place(&mut self, handle: mwWorld_t, world: &Arc<W>) -> usize {
+        let at = self.calls.place(world);
+        self.last = Some((handle, at));
+        at
     }
 
     fn poison(&mut self, err: &Error) {
@@ -84,23 +86,24 @@ pub(super) fn is_open() -> bool {
     GROUP.with_borrow(|group| group.depth > 0)
 }
 
-/// Posts a call in the open group; `check` makes it, for the world of the handle.
-pub(super) fn post(handle: mwWorld_t, check: impl Fn(&Arc<World>) -> Result<Call>) -> Result<()> {
+/// Posts in the open group: `add` checks what is posted for the world of the handle, and adds it at the world's place.
+#[inline]
+pub(super) fn post(
+    handle: mwWorld_t,
+    add: impl Fn(&Arc<World>, &mut Posts, usize) -> Result<()>,
+) -> Result<()> {
     GROUP.with_borrow_mut(|group| {
         // Most groups are for one world: looking whether its handle is still good is cheaper than referring to it anew.
         if let Some((last, at)) = group.last
             && last == handle
             && handle::is_live(handle)
-            && let Some(world) = group.calls.world(at)
+            && let (Some(world), posts) = group.calls.at(at)
         {
-            let call = check(world)?;
-            group.calls.add_at(at, call);
-            return Ok(());
+            return add(world, posts, at);
         }
         let world = handle::world(handle)?;
-        let call = check(&world)?;
-        group.add(handle, &world, call);
-        Ok(())
+        let at = group.place(handle, &world);
+        add(&world, group.calls.at(at).1, at)
     })
 }
 
@@ -176,6 +179,7 @@ pub unsafe extern "C" fn mwGroupSubmit(request: *mut mwRequest_t) -> mwResult_t 
 mod tests {
     use super::*;
     use crate::types::{DataType, OpKind, RedOp, Reduction};
+    use crate::world::Call;
 
     fn call() -> Call {
         Call {
@@ -193,11 +197,12 @@ mod tests {
     }
 
     fn worlds(calls: &Calls<u8>) -> Vec<u8> {
-        (0..).map_while(|at| calls.world(at)).map(|world| **world).collect()
+        calls.worlds().iter().map(|world| **world).collect()
     }
 
     fn add(group: &mut Group<u8>, world: u8) {
-        group.add(ptr::null_mut(), &Arc::new(world), call());
+        let at = group.place(ptr::null_mut(), &Arc::new(world));
+        group.calls.at(at).1.call(at, call());
     }
 
     #[test]

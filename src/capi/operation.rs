@@ -10,7 +10,7 @@ use super::result::mwResult_t;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::types::{OpKind, RedOp, Reduction};
-use crate::world::{Call, World};
+use crate::world::{Call, Posts, World};
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -46,10 +46,10 @@ impl Posted {
     fn call(&self, world: mwWorld_t, rank: u32, on_device: bool) -> Result<Call> {
         let dtype = datatype(self.datatype)?;
         if self.count > 0 && self.sendbuff.is_null() && self.sends(rank) {
-            return Err(Error::argument(format!("sendbuff: NULL for {} elements", self.count)));
+            return Err(self.null("sendbuff"));
         }
         if self.count > 0 && self.recvbuff.is_null() && self.receives(rank) {
-            return Err(Error::argument(format!("recvbuff: NULL for {} elements", self.count)));
+            return Err(self.null("recvbuff"));
         }
         let (reduction, scalar_on_device) = match self.op {
             Some(op) => redop::reduction(world, op, dtype, on_device)?,
@@ -67,6 +67,11 @@ impl Posted {
             peer: self.peer,
             stream: ptr::null_mut(),
         })
+    }
+
+    #[cold]
+    fn null(&self, name: &str) -> Error {
+        Error::argument(format!("{name}: NULL for {} elements", self.count))
     }
 
     fn is_root(&self, rank: u32) -> bool {
@@ -103,15 +108,57 @@ fn post(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
     };
     guard(|| {
         if group::is_open() {
-            let check = |world: &Arc<World>| {
+            let add = |world: &Arc<World>, posts: &mut Posts, at| {
                 let call = call(world)?;
-                within(world, |world| world.check(&call)).map(|()| call)
+                within(world, |world| world.check(&call)).map(|()| posts.call(at, call))
             };
-            return group::post(handle, check).map_err(group::poison);
+            return group::post(handle, add).map_err(group::poison);
         }
         let world = handle::world(handle)?;
         let call = call(&world)?;
         within(&world, |world| world.run(&call))
+    })
+}
+
+/// The same for a message. Those of worlds on host memory are many and short, and go a way of their own, on which little
+/// is moved.
+#[inline]
+fn post_message(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
+    let on_device = |world: &Arc<World>| {
+        let call = Call { stream: stream.cast(), ..posted.call(handle, world.rank(), true)? };
+        world.check(&call).map(|()| call)
+    };
+    let message = |world: &Arc<World>| {
+        let (buffer, name) = if posted.send {
+            (posted.sendbuff, "sendbuff")
+        } else {
+            (posted.recvbuff.cast_const(), "recvbuff")
+        };
+        let dtype = datatype(posted.datatype)?;
+        if posted.count > 0 && buffer.is_null() {
+            return Err(posted.null(name));
+        }
+        let buffer = buffer.cast_mut().cast();
+        world.message(posted.send, buffer, posted.count, dtype, posted.peer, stream.cast())
+    };
+    guard(|| {
+        if group::is_open() {
+            let add = |world: &Arc<World>, posts: &mut Posts, at| {
+                if world.is_on_device() {
+                    on_device(world).map(|call| posts.call(at, call))
+                } else {
+                    message(world).map(|message| posts.message(at, message))
+                }
+            };
+            return group::post(handle, add).map_err(group::poison);
+        }
+        let world = handle::world(handle)?;
+        if world.is_on_device() {
+            let call = on_device(&world)?;
+            return within(&world, |world| world.run(&call));
+        }
+        let message = message(&world)?;
+        within(&world, |world| world.run_message(message))
     })
 }
 
@@ -129,7 +176,7 @@ pub unsafe extern "C" fn mwSend(
     stream: mwStream_t,
 ) -> mwResult_t {
     let posted = Posted::new(OpKind::PointToPoint, count, datatype);
-    post(world, stream, Posted { send: true, sendbuff, peer, ..posted })
+    post_message(world, stream, Posted { send: true, sendbuff, peer, ..posted })
 }
 
 /// Receives `count` elements from the rank `peer`.
@@ -143,7 +190,7 @@ pub unsafe extern "C" fn mwRecv(
     stream: mwStream_t,
 ) -> mwResult_t {
     let posted = Posted::new(OpKind::PointToPoint, count, datatype);
-    post(world, stream, Posted { recvbuff, peer, ..posted })
+    post_message(world, stream, Posted { recvbuff, peer, ..posted })
 }
 
 /// Copies the `count` elements at `sendbuff` of the rank `root` to `recvbuff` of every rank. `sendbuff` is

@@ -14,6 +14,7 @@ use crate::sys::sleeper::Interest;
 use crate::transport::{Endpoint, EndpointError, RecvMsg, SendMsg, Sink};
 use crate::types::{Fingerprint, OpKind, Reduction};
 use std::collections::VecDeque;
+use std::slice;
 use std::time::{Duration, Instant};
 
 /// Collectives remembered, for ranks that ask whether they called the same and for messages that come late.
@@ -34,8 +35,8 @@ struct Collective {
 struct Task {
     /// Of a batch, its last.
     operation: Operation,
-    /// The others of a batch that has not been started.
-    more: Vec<Message>,
+    /// All of a batch that has not been started.
+    batch: Vec<Message>,
     ticket: Arc<Ticket>,
     /// When it was posted, and until when it has to be done. None yet for one that may well be done before anybody reads
     /// a clock.
@@ -141,23 +142,32 @@ impl Engine {
     }
 
     /// [`Engine::post`] for point-to-point operations that belong together, as one: side by side, and over when all are.
-    pub fn post_batch(&mut self, mut messages: Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
-        let Some(last) = messages.pop() else { return ticket.complete(Ok(())) };
+    /// Leaves `messages` empty, and where they can be started at once its memory, too.
+    pub fn post_batch(&mut self, messages: &mut Vec<Message>, ticket: Arc<Ticket>, deadline: Instant) {
+        let Some(&last) = messages.last() else { return ticket.complete(Ok(())) };
         if let Some(e) = &self.ended {
+            messages.clear();
             ticket.complete(Err(e.clone()));
             return;
         }
-        self.enqueue(Operation::Message(last), messages, ticket, Some(deadline));
+        if self.queue.is_empty() && self.collective.is_none() {
+            let id = self.task(Operation::Message(last), Vec::new(), ticket, Some(deadline));
+            self.running += 1;
+            self.start_messages(id, messages);
+            messages.clear();
+        } else {
+            self.enqueue(Operation::Message(last), std::mem::take(messages), ticket, Some(deadline));
+        }
     }
 
     fn enqueue(
         &mut self,
         operation: Operation,
-        more: Vec<Message>,
+        batch: Vec<Message>,
         ticket: Arc<Ticket>,
         deadline: Option<Instant>,
     ) {
-        let id = self.task(operation, more, ticket, deadline);
+        let id = self.task(operation, batch, ticket, deadline);
         self.queue.push_back(id);
         self.start();
     }
@@ -165,13 +175,13 @@ impl Engine {
     fn task(
         &mut self,
         operation: Operation,
-        more: Vec<Message>,
+        batch: Vec<Message>,
         ticket: Arc<Ticket>,
         deadline: Option<Instant>,
     ) -> TaskId {
         let task = Task {
             operation,
-            more,
+            batch,
             ticket,
             term: deadline.map(|deadline| (Instant::now(), deadline)),
             left: 0,
@@ -198,11 +208,10 @@ impl Engine {
             let Some(task) = self.tasks[id].as_mut() else { return };
             match task.operation {
                 Operation::Message(last) => {
-                    let more = std::mem::take(&mut task.more);
-                    task.left = 1 + more.len();
+                    let batch = std::mem::take(&mut task.batch);
                     self.queue.pop_front();
                     self.running += 1;
-                    self.start_messages(id, more.into_iter().chain([last]));
+                    self.start_messages(id, if batch.is_empty() { slice::from_ref(&last) } else { &batch });
                 }
                 Operation::Collective { .. } if self.running > 0 => return,
                 Operation::Collective { shape, input, output, ref mut fp } => {
@@ -230,12 +239,15 @@ impl Engine {
         }
     }
 
-    fn start_messages(&mut self, id: TaskId, messages: impl Iterator<Item = Message>) {
+    fn start_messages(&mut self, id: TaskId, messages: &[Message]) {
+        if let Some(task) = self.tasks.get_mut(id).and_then(Option::as_mut) {
+            task.left = messages.len();
+        }
         let (mut bytes, mut gone) = ((0, 0), 0);
         for message in messages {
             let (out, within) = message.bytes();
             bytes = (bytes.0 + out, bytes.1 + within);
-            let Message { fp, ptr, len, peer, send } = message;
+            let Message { fp, ptr, len, peer, send } = *message;
             if send {
                 gone += usize::from(self.send(id, peer, fp, ptr, len));
             } else {

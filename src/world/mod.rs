@@ -27,9 +27,9 @@ mod fault_tests;
 #[cfg(test)]
 mod tests;
 
-pub use call::Call;
+pub use call::{Call, Message};
 pub use join::UniqueId;
-pub use request::{Calls, Request};
+pub use request::{Calls, Posts, Request};
 
 pub use crate::fault::health::State;
 

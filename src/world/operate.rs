@@ -1,10 +1,11 @@
 //! Running operations: posting, waiting, deadlines, and trouble on the way.
 
-use super::{Call, State, World};
+use super::call::{self, Call, Message};
+use super::{State, World};
 use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::progress::wait::{self, Driver};
-use crate::progress::{Attempt, Engine, Ticket, Trouble};
+use crate::progress::{Attempt, Engine, Operation, Ticket, Trouble};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sys::sleeper::{self, Interest};
@@ -39,26 +40,36 @@ impl World {
     /// Runs one operation to its end on the calling thread.
     pub fn run(&self, call: &Call) -> Result<()> {
         self.check(call)?;
-        if call.kind == OpKind::PointToPoint && call.peer as u32 == self.rank {
-            return Err(Error::usage(format!(
-                "peer: {} is this rank itself; a send to oneself and its receive must be in one group",
-                call.peer
-            )));
-        }
         match self.device.get() {
-            Some(device) => self.enqueue(&**device, &[*call], Instant::now() + self.config.timeout),
-            None if call.kind == OpKind::PointToPoint => self.run_message(call),
+            Some(device) => {
+                if call.kind == OpKind::PointToPoint {
+                    self.check_other(call.peer as u32)?;
+                }
+                self.enqueue(&**device, &[*call], Instant::now() + self.config.timeout)
+            }
+            None if call.kind == OpKind::PointToPoint => self.run_message(call::of_call(call)),
             None => self.run_collective(call),
         }
     }
 
-    /// Runs a message to its end: at once if nothing is in its way, which spares a short one most of its cost.
-    fn run_message(&self, call: &Call) -> Result<()> {
+    fn check_other(&self, peer: u32) -> Result<()> {
+        if peer != self.rank {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "peer: {peer} is this rank itself; a send to oneself and its receive must be in one group"
+        )))
+    }
+
+    /// Runs a checked message to its end: at once if nothing is in its way, which spares a short one most of its cost.
+    pub fn run_message(&self, message: Message) -> Result<()> {
+        self.check_other(message.peer)?;
         refuse_forked()?;
-        let message = World::message(call);
         let ticket = {
             let Some(mut engine) = self.engine.try_lock() else {
-                return self.run_until(call, Instant::now() + self.config.timeout);
+                let ticket = Ticket::spare();
+                self.post(Operation::Message(message), &ticket, Instant::now() + self.config.timeout);
+                return self.wait(ticket);
             };
             let attempt = match self.state() {
                 State::Active => engine.attempt(&message, self.looks(), || self.is_wanted()),
@@ -117,7 +128,7 @@ impl World {
 
     pub(super) fn run_until(&self, call: &Call, deadline: Instant) -> Result<()> {
         let ticket = Ticket::spare();
-        self.post(call, &ticket, deadline);
+        self.post(self.operation(call), &ticket, deadline);
         self.wait(ticket)
     }
 
@@ -128,30 +139,26 @@ impl World {
     }
 
     /// Starts a checked operation, or queues it behind those before it.
-    pub(super) fn post(&self, call: &Call, ticket: &Arc<Ticket>, deadline: Instant) {
+    fn post(&self, operation: Operation, ticket: &Arc<Ticket>, deadline: Instant) {
         if let Err(e) = self.is_open() {
             ticket.complete(Err(e));
             return;
         }
-        self.with_engine(|e| e.post(self.operation(call), ticket.clone(), deadline));
+        self.with_engine(|e| e.post(operation, ticket.clone(), deadline));
     }
 
-    /// Starts the checked calls of a group: collectives first, then all messages together, which count as one operation
-    /// of the ticket.
+    /// Starts what a group has posted: collectives first, then all messages together, which count as one operation of
+    /// the ticket. Leaves `messages` empty.
     pub(super) fn start<'a>(
         &self,
-        calls: impl Iterator<Item = &'a Call>,
+        collectives: impl Iterator<Item = &'a Call>,
+        messages: &mut Vec<Message>,
         ticket: &Arc<Ticket>,
         deadline: Instant,
     ) {
-        let mut messages = Vec::with_capacity(calls.size_hint().1.unwrap_or_default());
-        for call in calls {
-            if call.kind == OpKind::PointToPoint {
-                messages.push(World::message(call));
-            } else {
-                ticket.add(1);
-                self.post(call, ticket, deadline);
-            }
+        for call in collectives {
+            ticket.add(1);
+            self.post(self.operation(call), ticket, deadline);
         }
         if messages.is_empty() {
             return;
@@ -159,7 +166,10 @@ impl World {
         ticket.add(1);
         match self.is_open() {
             Ok(()) => self.with_engine(|e| e.post_batch(messages, ticket.clone(), deadline)),
-            Err(e) => ticket.complete(Err(e)),
+            Err(e) => {
+                messages.clear();
+                ticket.complete(Err(e));
+            }
         }
     }
 

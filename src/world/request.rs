@@ -1,7 +1,8 @@
 //! Groups and asynchronous operations, across worlds.
 
+use super::call::{self, Call, Message};
 use super::operate::refuse_forked;
-use super::{Call, State, World, background};
+use super::{State, World, background};
 use crate::error::{Error, Result};
 use crate::nccl::cuda::Mark;
 use crate::progress::Ticket;
@@ -9,6 +10,7 @@ use crate::progress::wait::{self, Driver};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Arc, Mutex};
 use crate::sys::sleeper::Interest;
+use crate::types::OpKind;
 use std::time::{Duration, Instant};
 
 /// Between looks at what a device has done.
@@ -38,53 +40,89 @@ impl Driver for Marks<'_> {
     }
 }
 
-/// What a group has posted: checked calls, and the worlds that they are for, each once.
+/// What a group has posted: the worlds that it is for, each once, and what for each of them.
 pub struct Calls<W = World> {
     worlds: Vec<Arc<W>>,
+    posts: Posts,
+}
+
+/// What was posted, checked, by the places of the worlds. Messages of worlds on host memory are kept apart, in the form
+/// in which they are started: a group may have many.
+#[derive(Default)]
+pub struct Posts {
     calls: Vec<(usize, Call)>,
+    /// At least one for each place. Emptied ones keep their memory.
+    messages: Vec<Vec<Message>>,
+}
+
+impl Posts {
+    /// Adds a call.
+    pub fn call(&mut self, at: usize, call: Call) {
+        self.calls.push((at, call));
+    }
+
+    /// Adds a message of a world on host memory.
+    #[inline]
+    pub fn message(&mut self, at: usize, message: Message) {
+        self.messages[at].push(message);
+    }
+
+    /// The calls for a place, in order.
+    fn of(&self, at: usize) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(move |(world, _)| *world == at).map(|(_, call)| call)
+    }
 }
 
 impl<W> Calls<W> {
     /// None.
     pub const fn new() -> Calls<W> {
-        Calls { worlds: Vec::new(), calls: Vec::new() }
+        Calls { worlds: Vec::new(), posts: Posts { calls: Vec::new(), messages: Vec::new() } }
     }
 
-    /// Adds a call, and answers the place of its world, for [`Calls::add_at`].
-    pub fn add(&mut self, world: &Arc<W>, call: Call) -> usize {
-        let at = self.worlds.iter().rposition(|w| Arc::ptr_eq(w, world)).unwrap_or_else(|| {
+    /// The place of a world.
+    pub fn place(&mut self, world: &Arc<W>) -> usize {
+        self.worlds.iter().rposition(|w| Arc::ptr_eq(w, world)).unwrap_or_else(|| {
             self.worlds.push(world.clone());
+            if self.posts.messages.len() < self.worlds.len() {
+                self.posts.messages.push(Vec::new());
+            }
             self.worlds.len() - 1
-        });
-        self.calls.push((at, call));
-        at
+        })
     }
 
-    /// Adds a call for a world that has been added before.
-    pub fn add_at(&mut self, at: usize, call: Call) {
-        debug_assert!(at < self.worlds.len());
-        self.calls.push((at, call));
+    /// The world at a place, and where to post for it.
+    #[inline]
+    pub fn at(&mut self, at: usize) -> (Option<&Arc<W>>, &mut Posts) {
+        (self.worlds.get(at), &mut self.posts)
     }
 
-    /// The world at a place.
-    pub fn world(&self, at: usize) -> Option<&Arc<W>> {
-        self.worlds.get(at)
+    /// The worlds by their places.
+    pub fn worlds(&self) -> &[Arc<W>] {
+        &self.worlds
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty()
+        self.posts.calls.is_empty() && self.posts.messages.iter().all(Vec::is_empty)
     }
 
     /// Forgets all of them.
     pub fn clear(&mut self) {
         self.worlds.clear();
-        self.calls.clear();
+        self.posts.calls.clear();
+        self.posts.messages.iter_mut().for_each(Vec::clear);
     }
+}
 
-    /// The calls for the world at a place, in order.
-    fn of(&self, at: usize) -> impl Iterator<Item = &Call> {
-        self.calls.iter().filter(move |(world, _)| *world == at).map(|(_, call)| call)
+impl Calls {
+    /// Adds a checked call for a world.
+    pub fn add(&mut self, world: &Arc<World>, call: Call) {
+        let at = self.place(world);
+        if call.kind == OpKind::PointToPoint && !world.is_on_device() {
+            self.posts.message(at, call::of_call(&call));
+        } else {
+            self.posts.call(at, call);
+        }
     }
 }
 
@@ -115,7 +153,7 @@ fn start_on_devices(calls: &Calls, ticket: &Ticket, want_marks: bool) -> Vec<(Ar
     let mut groups: Vec<(&Arc<World>, Vec<Call>)> = Vec::new();
     for (at, world) in calls.worlds.iter().enumerate() {
         if world.device.get().is_some() {
-            groups.push((world, calls.of(at).copied().collect()));
+            groups.push((world, calls.posts.of(at).copied().collect()));
         }
     }
     // Launches wait for each other on a stream: the same order on all ranks, whichever calls each of them has.
@@ -157,11 +195,13 @@ impl Request {
         let ticket = Arc::new(Ticket::new(1));
         let marks = start_on_devices(calls, &ticket, background);
         let now = Instant::now();
-        for (at, world) in calls.worlds.iter().enumerate() {
+        let mut messages = std::mem::take(&mut calls.posts.messages);
+        for (at, (world, messages)) in calls.worlds.iter().zip(&mut messages).enumerate() {
             if world.device.get().is_none() {
-                world.start(calls.of(at), &ticket, now + world.timeout());
+                world.start(calls.posts.of(at), messages, &ticket, now + world.timeout());
             }
         }
+        calls.posts.messages = messages;
         let worlds: Vec<Arc<World>> = calls.worlds.drain(..).filter(|w| w.device.get().is_none()).collect();
         calls.clear();
         // What can go out at once goes out at once.
