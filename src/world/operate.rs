@@ -5,8 +5,8 @@ use crate::error::{Code, Error, Extent, Result};
 use crate::fault::health::News;
 use crate::progress::wait::{self, Driver};
 use crate::progress::{Attempt, Engine, Ticket, Trouble};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Arc, OnceLock};
 use crate::sys::sleeper::{self, Interest};
 use crate::sys::{bell, process};
 use crate::types::{Fingerprint, OpKind, ProcessId};
@@ -46,7 +46,7 @@ impl World {
             )));
         }
         match self.device.get() {
-            Some(device) => self.enqueue(&**device, &[*call], Instant::now() + self.config.timeout),
+            Some(device) => self.enqueue(&**device, &[*call], self.due()),
             None if call.kind == OpKind::PointToPoint => self.run_message(call),
             None => self.run_collective(call),
         }
@@ -58,7 +58,7 @@ impl World {
         let message = World::message(call);
         let ticket = {
             let Some(mut engine) = self.engine.try_lock() else {
-                return self.run_until(call, Instant::now() + self.config.timeout);
+                return self.run_until(call, self.due());
             };
             let attempt = match self.state() {
                 State::Active => engine.attempt(&message, self.looks(), || self.is_wanted()),
@@ -70,7 +70,7 @@ impl World {
                 return Ok(());
             }
             let ticket = Ticket::spare();
-            engine.post_rest(message, attempt, ticket.clone(), Instant::now() + self.config.timeout);
+            engine.post_rest(message, attempt, ticket.clone(), self.due());
             ticket
         };
         self.let_in();
@@ -84,13 +84,13 @@ impl World {
         let Some(mut engine) =
             self.engine.try_lock().filter(|e| e.is_idle() && self.state() == State::Active)
         else {
-            return self.run_until(call, Instant::now() + self.config.timeout);
+            return self.run_until(call, self.due());
         };
         let ticket = Ticket::spare();
         engine.post(self.operation(call), ticket.clone(), None);
         let trouble = engine.drive(&ticket, self.looks(), || self.is_wanted());
         let is_done = ticket.is_done();
-        if !is_done {
+        if !is_done && cfg!(not(mw_without = "deadlines")) {
             // No clock was read so far.
             let now = Instant::now();
             engine.date(now, now + self.config.timeout);
@@ -101,6 +101,15 @@ impl World {
             self.trouble(trouble);
         }
         if is_done { Ticket::settle(ticket) } else { self.wait(ticket) }
+    }
+
+    /// Until when an operation has to be done that begins now.
+    fn due(&self) -> Instant {
+        static NEVER: OnceLock<Instant> = OnceLock::new();
+        if cfg!(mw_without = "deadlines") {
+            return *NEVER.get_or_init(|| Instant::now() + self.config.timeout);
+        }
+        Instant::now() + self.config.timeout
     }
 
     /// How often to look for a message before letting others have the engine, or the processor.
