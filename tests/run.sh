@@ -257,6 +257,28 @@ fi
 
 check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
 
+# What promises cost, and how worlds and processes scale: whether it runs; the numbers of such short runs mean nothing.
+if have shellcheck; then
+  check "bench/promises.sh" shellcheck bench/promises.sh
+else
+  check "bench/promises.sh" bash -n bench/promises.sh
+fi
+check "bench/promises.sh compiles without each promise" bench/promises.sh --check
+if have "$PYTHON"; then
+  check "bench/promises.sh runs" bench/promises.sh --quick --only handles
+else
+  skip "bench/promises.sh runs" "$PYTHON is not installed"
+fi
+scales() {
+  local out
+  out=$("$CARGO" bench --profile dev --quiet -p multiworld --bench scale -- "$@") && echo "$out" || return 1
+  grep -q '^Worlds of many processes' <<<"$out" && grep -q '^10 worlds against 1' <<<"$out"
+}
+export CARGO
+export -f scales
+check "bench/scale runs" bash -c 'scales --quick'
+check "bench/path runs" "$CARGO" bench --profile dev --quiet -p multiworld --bench path -- --test
+
 # The comparison with peers, which are not part of this repository: what it computes, and how it refuses.
 refuses_to_compare() { # words of the error, arguments...
   local words=$1 code=0 out

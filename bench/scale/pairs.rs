@@ -84,31 +84,25 @@ fn compare(case: &Case, options: &Options, budget: f64) -> Result<Vec<Table>> {
     let cells = cells(&mut ranks, budget)?;
     // Per cell: without, and with, for each number of active worlds.
     let mut found = vec![(Vec::new(), vec![Vec::new(); case.active.len()]); cells.len()];
-    let without = |ranks: &mut Ranks, found: &mut Vec<(Vec<f64>, Vec<Vec<f64>>)>| {
-        ranks.all("keep 1")?;
-        cells.iter().zip(found).try_for_each(|(cell, found)| -> Result<()> {
-            found.0.push(cell.measure(ranks, 1)?);
-            Ok(())
-        })
-    };
-    let with = |ranks: &mut Ranks, found: &mut Vec<(Vec<f64>, Vec<Vec<f64>>)>| {
-        ranks.all(&format!("join {}", case.worlds - 1))?;
-        for (cell, found) in cells.iter().zip(found) {
-            for ((active, _), found) in case.active.iter().zip(&mut found.1) {
-                found.push(cell.measure(ranks, *active)?);
-            }
-        }
-        Ok::<(), String>(())
-    };
+    let mut standing = 1;
     for round in 0..options.rounds {
-        if round % 2 == 0 {
-            without(&mut ranks, &mut found)?;
-            with(&mut ranks, &mut found)?;
-        } else {
-            // They stand from the round before.
-            ranks.all("keep 1")?;
-            with(&mut ranks, &mut found)?;
-            without(&mut ranks, &mut found)?;
+        for with in [round % 2 == 1, round % 2 == 0] {
+            let wanted = if with { case.worlds } else { 1 };
+            if wanted > standing {
+                ranks.all(&format!("join {}", wanted - standing))?;
+            } else {
+                ranks.all(&format!("keep {wanted}"))?;
+            }
+            standing = wanted;
+            for (cell, found) in cells.iter().zip(&mut found) {
+                if with {
+                    for ((active, _), found) in case.active.iter().zip(&mut found.1) {
+                        found.push(cell.measure(&mut ranks, *active)?);
+                    }
+                } else {
+                    found.0.push(cell.measure(&mut ranks, 1)?);
+                }
+            }
         }
     }
     let note = "The time of a message more than without them, in percent: the median of pairs, and between which \
