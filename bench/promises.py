@@ -11,9 +11,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "com
 import machine
 import markdown
 
-# Title, operation of mw perf, size, iterations of it that one of its times stands for, and what is measured.
+# Title, operation of mw perf, size.
 OPERATIONS = [("latency, 8 B", "sendrecv", 8), ("latency, 4 KiB", "sendrecv", 4096),
               ("bandwidth, 8 B, per message", "bw", 8), ("AllReduce, 8 B", "allreduce", 8)]
+SIZES = [8, 4096, 40_000, 400_000, 4_000_000, 64_000_000]
+ALL_SIZES = [(f"{title}, {markdown.size(size)}", op, size)
+             for title, op in (("latency", "sendrecv"), ("bandwidth", "bw"), ("AllReduce", "allreduce"))
+             for size in SIZES]
 HEAD = ["promise", "operation", "with, ns", "without, ns", "difference, ns", "of it, half the runs", "%"]
 LIMIT = 120
 
@@ -25,6 +29,7 @@ def arguments():
     parser.add_argument("--promises", required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seconds", required=True)
+    parser.add_argument("--all-sizes", action="store_true")
     parser.add_argument("--out")
     return parser.parse_args()
 
@@ -42,10 +47,10 @@ def nanoseconds(text):
     return found
 
 
-def measure(program, seconds):
+def measure(program, operations, seconds):
     found = {}
-    for op in dict.fromkeys(op for _, op, _ in OPERATIONS):
-        sizes = ",".join(str(size) for _, other, size in OPERATIONS if other == op)
+    for op in dict.fromkeys(op for _, op, _ in operations):
+        sizes = ",".join(str(size) for _, other, size in operations if other == op)
         command = [program, "perf", "-n", "2", "--pin", "--transport", "shm", "--csv", "--seconds", seconds,
                    "--sizes", sizes, op]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
@@ -55,11 +60,11 @@ def measure(program, seconds):
     return found
 
 
-def rows(pairs):
+def rows(pairs, operations):
     """A line for each promise and operation, from the pairs of measurements, with and without."""
     out = []
     for promise, found in pairs.items():
-        for title, op, size in OPERATIONS:
+        for title, op, size in operations:
             with_it = [one[op, size] for one, _ in found]
             without = [one[op, size] for _, one in found]
             differences = [a - b for a, b in zip(with_it, without)]
@@ -81,6 +86,7 @@ def plain(lines):
 def main():
     args = arguments()
     program = lambda name: os.path.join(args.builds, f"mw-{args.profile}-{name}")
+    operations = ALL_SIZES if args.all_sizes else OPERATIONS
     pairs = {promise: [] for promise in args.promises.split(",")}
     try:
         for turn in range(args.rounds):
@@ -88,7 +94,7 @@ def main():
                 both = [program("everything"), program(f"without-{promise}")]
                 # Who comes first changes: a machine that gets slower would favour it.
                 first = turn % 2
-                times = [measure(both[i], args.seconds) for i in (first, 1 - first)]
+                times = [measure(both[i], operations, args.seconds) for i in (first, 1 - first)]
                 found.append((times[first], times[1 - first]))
             if sys.stderr.isatty():
                 print(f"\rround {turn + 1} of {args.rounds}", end="", file=sys.stderr, flush=True)
@@ -97,7 +103,7 @@ def main():
         return 1
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    lines = rows(pairs)
+    lines = rows(pairs, operations)
     print("\n".join(plain([HEAD, *lines])))
     if args.out:
         head = [*machine.describe(), ("rounds", str(args.rounds)), ("seconds", args.seconds)]

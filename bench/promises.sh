@@ -10,9 +10,10 @@ bench/promises.sh [OPTIONS]: what each promise costs that the library makes on t
 Builds the mw command once as it is and once without each promise, measures all of them in turns, pinned, and prints
 for each promise and operation the time with it, without it, and the difference: medians over rounds of pairs.
 
-  --rounds N            pairs of measurements (default: 15)
+  --rounds N            pairs of measurements (default: 31)
   --seconds S           for each operation in each of them (default: 0.05)
   --only PROMISE,...    these promises
+  --all-sizes           latency, bandwidth and AllReduce from 8 B to 64 MB, in place of a few small ones
   --quick               two rounds, unoptimised builds: to try it, the numbers mean nothing
   --check               compile the library without each promise, and measure nothing
   --build               build what is measured, and measure nothing
@@ -36,10 +37,11 @@ fail() { echo "bench/promises.sh: $2" >&2; exit "$1"; }
 CARGO=${CARGO:-cargo}
 PYTHON=${PYTHON:-python3}
 all=watchdog,deadlines,fingerprints,handles
-rounds=15 seconds=0.05 only=$all out='' mode=measure profile=release
+rounds=31 seconds=0.05 only=$all out='' sizes='' mode=measure profile=release
 while [ $# -gt 0 ]; do
   case $1 in
   --quick) rounds=2 seconds=0.01 profile=dev ;;
+  --all-sizes) sizes=--all-sizes ;;
   --check) mode=check ;;
   --build) mode=build ;;
   -h | --help) help; exit 0 ;;
@@ -104,4 +106,4 @@ done
 command -v "$PYTHON" >/dev/null || fail 2 "$PYTHON is not installed"
 export PYTHONDONTWRITEBYTECODE=1 MW_IFNAME=${MW_IFNAME:-lo}
 "$PYTHON" "$root/bench/promises.py" --builds "$builds" --profile $profile --promises "$only" --rounds "$rounds" \
-  --seconds "$seconds" ${out:+--out "$out"}
+  --seconds "$seconds" ${sizes:+"$sizes"} ${out:+--out "$out"}

@@ -41,17 +41,28 @@ impl Cell {
 
     fn measure(&self, ranks: &mut Ranks, active: usize) -> Result<f64> {
         // What was done in between has emptied caches.
-        ranks.all(&self.order(active, 1 + self.times / 10))?;
+        ranks.all(&self.order(active, 1 + self.times / 4))?;
         Ok(ranks.all(&self.order(active, self.times))?[0][0])
     }
 }
 
-/// Further worlds of whom some have traffic.
+/// When worlds are joined and left again.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    /// For every measurement.
+    Cell,
+    /// For a round of all of them.
+    Round,
+    /// They stand all the time: what changes is which of them have traffic.
+    Never,
+}
+
+/// So many worlds with traffic on one or all of them, against one world, or one of them.
 struct Case {
     title: &'static str,
     worlds: usize,
-    /// Worlds with traffic, and what that is called.
-    active: Vec<(usize, &'static str)>,
+    active: usize,
+    turn: Turn,
 }
 
 fn quartiles(mut all: Vec<f64>) -> [f64; 3] {
@@ -77,71 +88,74 @@ fn cells(ranks: &mut Ranks, budget: f64) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-fn compare(case: &Case, options: &Options, budget: f64) -> Result<Vec<Table>> {
+/// Has a world's memory touched, and the ways of its messages tried, at every size.
+fn warm_up(ranks: &mut Ranks, active: usize) -> Result<()> {
+    for size in SIZES {
+        let trips = if size > WINDOW { 8 } else { 40 };
+        ranks.all(&format!("latency {size} {active} {}", trips * active))?;
+    }
+    Ok(())
+}
+
+fn compare(case: &Case, options: &Options, budget: f64) -> Result<Table> {
     let mut ranks = Ranks::start(2)?;
     ranks.all("join 1")?;
     ranks.all("bind")?;
-    let cells = cells(&mut ranks, budget)?;
-    // Per cell: without, and with, for each number of active worlds.
-    let mut found = vec![(Vec::new(), vec![Vec::new(); case.active.len()]); cells.len()];
     let mut standing = 1;
+    if case.turn == Turn::Never {
+        ranks.all(&format!("join {}", case.worlds - 1))?;
+        standing = case.worlds;
+        warm_up(&mut ranks, case.worlds)?;
+    } else {
+        warm_up(&mut ranks, 1)?;
+    }
+    let cells = cells(&mut ranks, budget)?;
+    // Of each cell, without and with.
+    let mut found = vec![[Vec::new(), Vec::new()]; cells.len()];
+    let at_a_time = if case.turn == Turn::Round { cells.len() } else { 1 };
     for round in 0..options.rounds {
-        for with in [round % 2 == 1, round % 2 == 0] {
-            let wanted = if with { case.worlds } else { 1 };
-            if wanted > standing {
-                ranks.all(&format!("join {}", wanted - standing))?;
-            } else {
-                ranks.all(&format!("keep {wanted}"))?;
-            }
-            standing = wanted;
-            for (cell, found) in cells.iter().zip(&mut found) {
-                if with {
-                    for ((active, _), found) in case.active.iter().zip(&mut found.1) {
-                        found.push(cell.measure(&mut ranks, *active)?);
-                    }
-                } else {
-                    found.0.push(cell.measure(&mut ranks, 1)?);
+        for (cells, found) in cells.chunks(at_a_time).zip(found.chunks_mut(at_a_time)) {
+            // Who comes first changes: a machine that gets slower would favour it.
+            for with in [round % 2, (round + 1) % 2] {
+                let wanted = if with == 1 { case.worlds } else { 1 };
+                if case.turn != Turn::Never && wanted > standing {
+                    ranks.all(&format!("join {}", wanted - standing))?;
+                    standing = wanted;
+                } else if case.turn != Turn::Never && wanted < standing {
+                    ranks.all(&format!("keep {wanted}"))?;
+                    standing = wanted;
+                }
+                for (cell, found) in cells.iter().zip(found.iter_mut()) {
+                    found[with].push(cell.measure(&mut ranks, if with == 1 { case.active } else { 1 })?);
                 }
             }
         }
     }
-    let note = "The time of a message more than without them, in percent: the median of pairs, and between which \
+    let note = "The time of a message, and how much more it is, in percent: the median of pairs, and between which \
                 two values half of them are. Of a bandwidth, the time is that of one message in a stream.";
-    let mut tables = Vec::new();
-    for (at, (_, traffic)) in case.active.iter().enumerate() {
-        let head = ["", "without, µs", "with, µs", "more, %", "from", "to"];
-        let mut table = Table::new(&format!("{}, {traffic}", case.title), note, &head);
-        for (cell, (without, with)) in cells.iter().zip(&found) {
-            let pairs = without.iter().zip(&with[at]);
-            let [low, median, high] = quartiles(pairs.map(|(a, b)| (b / a - 1.0) * 100.0).collect());
-            let name =
-                format!("{}, {}", if cell.is_stream { "bandwidth" } else { "latency" }, bytes(cell.size));
-            let [a, b] = [without, &with[at]].map(|all| quartiles(all.clone())[1] / 1e3);
-            table.row(name, vec![a, b, median, low, high]);
-        }
-        tables.push(table);
+    let mut table = Table::new(case.title, note, &["", "without, µs", "with, µs", "more, %", "from", "to"]);
+    for (cell, [without, with]) in cells.iter().zip(&found) {
+        let pairs = without.iter().zip(with);
+        let [low, median, high] = quartiles(pairs.map(|(a, b)| (b / a - 1.0) * 100.0).collect());
+        let name = format!("{}, {}", if cell.is_stream { "bandwidth" } else { "latency" }, bytes(cell.size));
+        let [a, b] = [without, with].map(|all| quartiles(all.clone())[1] / 1e3);
+        table.row(name, vec![a, b, median, low, high]);
     }
-    Ok(tables)
+    Ok(table)
 }
 
 pub fn run(options: &Options) -> Result<Vec<Table>> {
     let (few, many) = if options.quick { (4, 20) } else { (10, 1000) };
     let cases = [
+        Case { title: "10 worlds against 1, traffic on one", worlds: few, active: 1, turn: Turn::Cell },
         Case {
-            title: "10 worlds against 1",
+            title: "10 worlds, traffic on all in turn against one",
             worlds: few,
-            active: vec![(1, "traffic on one of them"), (few, "traffic on all in turn")],
+            active: few,
+            turn: Turn::Never,
         },
-        Case {
-            title: "1000 idle worlds against none",
-            worlds: many + 1,
-            active: vec![(1, "traffic on another one")],
-        },
+        Case { title: "1000 idle worlds against none", worlds: many + 1, active: 1, turn: Turn::Round },
     ];
     let budget = if options.quick { BUDGET / 50.0 } else { BUDGET };
-    let mut tables = Vec::new();
-    for case in &cases {
-        tables.extend(compare(case, options, budget)?);
-    }
-    Ok(tables)
+    cases.iter().map(|case| compare(case, options, budget)).collect()
 }

@@ -14,8 +14,9 @@ const BUDGET: f64 = 100e6;
 const JOINS: usize = 9;
 
 fn latency(ranks: &mut Ranks, size: usize, active: usize, budget: f64) -> Result<f64> {
-    // Once through all of them, so that each has its memory and knows the best way.
-    let first = ranks.all(&format!("latency {size} {active} {}", 3.max(8 * active / 50)))?;
+    // So that each has its memory, and knows the best way. Small messages go fifty at a time.
+    let warm_up = if size > SMALL { 20 * active } else { 3.max(active) };
+    let first = ranks.all(&format!("latency {size} {active} {warm_up}"))?;
     let one = first.first().and_then(|answer| answer.first()).copied().unwrap_or(0.0);
     let number = times(size, one, budget);
     Ok(ranks.all(&format!("latency {size} {active} {number}"))?[0][0] / 1e3)

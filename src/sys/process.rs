@@ -84,8 +84,20 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHan
 
 /// Lets the calling thread run before busy ones of the same process; without the right to, nothing changes.
 pub fn raise_thread_priority() {
-    // SAFETY: plain system call. On Linux PRIO_PROCESS with 0 means the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+    // SAFETY: plain system calls; 0 means the calling thread, on Linux for PRIO_PROCESS, too. `param` is valid to read
+    // and to write.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, -10);
+        // Niceness says nothing to the real-time classes, where a thread that spins keeps its processor for itself.
+        let policy = libc::sched_getscheduler(0);
+        let class = policy & !libc::SCHED_RESET_ON_FORK;
+        let mut param: libc::sched_param = std::mem::zeroed();
+        if (class == libc::SCHED_FIFO || class == libc::SCHED_RR) && libc::sched_getparam(0, &mut param) == 0
+        {
+            param.sched_priority = (param.sched_priority + 1).min(libc::sched_get_priority_max(class));
+            libc::sched_setscheduler(0, policy, &param);
+        }
+    }
 }
 
 /// Processors this process may run on.
@@ -103,6 +115,24 @@ pub fn yield_now() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_of_the_real_time_class_is_raised_in_it() {
+        let priority = std::thread::spawn(|| {
+            let mut param = libc::sched_param { sched_priority: 7 };
+            // SAFETY: plain system calls with a valid place.
+            unsafe {
+                if libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &param) != 0 {
+                    println!("skipped: the real-time class is not allowed here");
+                    return 8;
+                }
+                raise_thread_priority();
+                assert_eq!(libc::sched_getparam(0, &mut param), 0);
+                param.sched_priority
+            }
+        });
+        assert_eq!(priority.join().expect("no panic"), 8);
+    }
 
     #[test]
     fn reads_its_own_memory_and_refuses_a_wild_address() {
