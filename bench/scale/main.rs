@@ -48,9 +48,11 @@ pub struct Options {
     out: Option<String>,
 }
 
+/// Measures a part.
+type Run = fn(&Options) -> Result<Vec<Table>>;
+
 /// The parts, in the order in which they run.
-const PARTS: [(&str, fn(&Options) -> Result<Vec<Table>>); 3] =
-    [("standing", standing::run), ("pairs", pairs::run), ("crowd", crowd::run)];
+const PARTS: [(&str, Run); 3] = [("standing", standing::run), ("pairs", pairs::run), ("crowd", crowd::run)];
 
 #[derive(Serialize)]
 struct Report {
