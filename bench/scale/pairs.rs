@@ -59,7 +59,7 @@ enum Turn {
 
 /// So many worlds with traffic on one or all of them, against one world, or one of them.
 struct Case {
-    title: &'static str,
+    title: String,
     worlds: usize,
     active: usize,
     turn: Turn,
@@ -133,7 +133,7 @@ fn compare(case: &Case, options: &Options, budget: f64) -> Result<Table> {
     }
     let note = "The time of a message, and how much more it is, in percent: the median of pairs, and between which \
                 two values half of them are. Of a bandwidth, the time is that of one message in a stream.";
-    let mut table = Table::new(case.title, note, &["", "without, µs", "with, µs", "more, %", "from", "to"]);
+    let mut table = Table::new(&case.title, note, &["", "without, µs", "with, µs", "more, %", "from", "to"]);
     for (cell, [without, with]) in cells.iter().zip(&found) {
         let pairs = without.iter().zip(with);
         let [low, median, high] = quartiles(pairs.map(|(a, b)| (b / a - 1.0) * 100.0).collect());
@@ -147,14 +147,24 @@ fn compare(case: &Case, options: &Options, budget: f64) -> Result<Table> {
 pub fn run(options: &Options) -> Result<Vec<Table>> {
     let (few, many) = if options.quick { (4, 20) } else { (10, 1000) };
     let cases = [
-        Case { title: "10 worlds against 1, traffic on one", worlds: few, active: 1, turn: Turn::Cell },
         Case {
-            title: "10 worlds, traffic on all in turn against one",
+            title: format!("{few} worlds against 1, traffic on one"),
+            worlds: few,
+            active: 1,
+            turn: Turn::Cell,
+        },
+        Case {
+            title: format!("{few} worlds, traffic on all in turn against one"),
             worlds: few,
             active: few,
             turn: Turn::Never,
         },
-        Case { title: "1000 idle worlds against none", worlds: many + 1, active: 1, turn: Turn::Round },
+        Case {
+            title: format!("{many} idle worlds against none"),
+            worlds: many + 1,
+            active: 1,
+            turn: Turn::Round,
+        },
     ];
     let budget = if options.quick { BUDGET / 50.0 } else { BUDGET };
     cases.iter().map(|case| compare(case, options, budget)).collect()
