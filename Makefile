@@ -8,6 +8,12 @@
 #                  what a call costs more through the drop-in than without it
 #   make bench-compare
 #                  peers and ours side by side: tables and plots (bench/compare.sh --help)
+#   make bench-path
+#                  what an operation meets on its way, one thing at a time
+#   make bench-promises
+#                  what each promise costs that is kept on an operation's way (bench/promises.sh --help)
+#   make bench-scale
+#                  many worlds in a process, many processes in a world (BENCH_FLAGS=--help)
 #   make gpu-kit   build/gpu-kit: the tests on a real GPU, to be copied to a machine that has one; run.sh runs them
 #   make test-gpu  the same, run here
 #   make install   PREFIX=/usr/local, DESTDIR honoured
@@ -56,7 +62,7 @@ EXAMPLES := $(patsubst c_examples/%.c,build/examples/%,$(wildcard c_examples/*.c
 C_TESTS := $(patsubst tests/c/%.c,build/tests/%,$(wildcard tests/c/*.c)) build/tests/quick_start
 ASAN_TESTS := $(patsubst tests/c/%.c,build/asan/%,$(wildcard tests/c/*.c))
 
-.PHONY: bindings all doubles lib mw examples c-tests asan-tests bench-dropin bench-compare demo test test-gpu gpu-kit header install clean cargo-lib
+.PHONY: bindings all doubles lib mw examples c-tests asan-tests bench-dropin bench-compare bench-path bench-promises bench-scale demo test test-gpu gpu-kit header install clean cargo-lib
 
 all: lib mw examples
 
@@ -137,6 +143,18 @@ bench-dropin: build/bench/dropin lib doubles
 # On a quiet machine; BENCH_FLAGS='--quick' tries it.
 bench-compare:
 	CARGO="$(CARGO)" CC="$(CC)" bench/compare.sh $(BENCH_FLAGS)
+
+# On a quiet machine; BENCH_FLAGS=ring, for example, picks those with that in their names.
+bench-path:
+	$(CARGO) bench -p multiworld --bench path -- $(BENCH_FLAGS)
+
+# On a quiet machine; BENCH_FLAGS='--quick' tries it.
+bench-promises:
+	CARGO="$(CARGO)" bench/promises.sh $(BENCH_FLAGS)
+
+# On a quiet machine; BENCH_FLAGS='--quick' tries it.
+bench-scale:
+	$(CARGO) bench --quiet -p multiworld --bench scale -- $(BENCH_FLAGS)
 
 demo: build/examples/elastic_pipeline
 	build/examples/elastic_pipeline

@@ -257,6 +257,41 @@ fi
 
 check "bench/dropin runs" make --no-print-directory bench-dropin BENCH_FLAGS="--batches 5 --calls 100"
 
+# What promises cost, and how worlds and processes scale: whether it runs; the numbers of such short runs mean nothing.
+if have shellcheck; then
+  check "bench/promises.sh" shellcheck bench/promises.sh
+else
+  check "bench/promises.sh" bash -n bench/promises.sh
+fi
+check "bench/promises.sh compiles without each promise" bench/promises.sh --check
+# Builds take minutes: the same program stands for all of them.
+promises() {
+  local folder=build/tests/promises mw=${CARGO_TARGET_DIR:-target}/debug/mw out name
+  mkdir -p $folder
+  for name in everything without-watchdog without-handles; do ln -sf "$(realpath "$mw")" $folder/mw-dev-$name; done
+  out=$("$PYTHON" -B bench/promises.py --builds $folder --profile dev --promises watchdog,handles --rounds 2 \
+    --seconds 0.01 --out $folder/table.md) || return 1
+  echo "$out"
+  [ "$(grep -c '^watchdog .*AllReduce, 8 B' <<<"$out")" -eq 1 ] && grep -q '^| handles | latency, 4 KiB |' $folder/table.md
+}
+export PYTHON
+export -f promises
+if have "$PYTHON"; then
+  check "bench/promises.py runs" bash -c promises
+else
+  skip "bench/promises.py runs" "$PYTHON is not installed"
+fi
+check "bench/promises.sh refuses an unknown promise" bash -c '! bench/promises.sh --only nonsense'
+scales() {
+  local out
+  out=$("$CARGO" bench --profile dev --quiet -p multiworld --bench scale -- "$@") && echo "$out" || return 1
+  grep -q '^Worlds of many processes' <<<"$out" && grep -q '^[0-9]* worlds against 1' <<<"$out"
+}
+export CARGO
+export -f scales
+check "bench/scale runs" bash -c 'scales --quick'
+check "bench/path runs" "$CARGO" bench --profile dev --quiet -p multiworld --bench path -- --test
+
 # The comparison with peers, which are not part of this repository: what it computes, and how it refuses.
 refuses_to_compare() { # words of the error, arguments...
   local words=$1 code=0 out

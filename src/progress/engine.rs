@@ -179,6 +179,7 @@ impl Engine {
         ticket: Arc<Ticket>,
         deadline: Option<Instant>,
     ) -> TaskId {
+        let deadline = deadline.filter(|_| cfg!(not(mw_without = "deadlines")));
         let task = Task {
             operation,
             batch,

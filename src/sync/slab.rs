@@ -144,6 +144,9 @@ impl<T> Slab<T> {
         }
         let index = (raw >> INDEX_SHIFT & INDEX_MASK) as u32;
         let slot = self.slot(index)?;
+        if cfg!(mw_without = "handles") {
+            return Some(Guard { slab: self, slot, index });
+        }
         // Acquire: pairs with the Release of `insert`, through any number of other references in between.
         let state = slot.state.fetch_add(1, Ordering::Acquire);
         let guard = Guard { slab: self, slot, index };
@@ -263,6 +266,9 @@ impl<T> Deref for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        if cfg!(mw_without = "handles") {
+            return;
+        }
         // Release: pairs with the Acquire of `recycle`.
         let before = self.slot.state.fetch_sub(1, Ordering::Release);
         if before & (DEAD | REFS) == DEAD | 1 {

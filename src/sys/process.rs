@@ -84,14 +84,65 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHan
 
 /// Lets the calling thread run before busy ones of the same process; without the right to, nothing changes.
 pub fn raise_thread_priority() {
-    // SAFETY: plain system call. On Linux PRIO_PROCESS with 0 means the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+    // SAFETY: plain system calls; 0 means the calling thread, on Linux for PRIO_PROCESS, too. `param` is valid to read
+    // and to write.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, -10);
+        // Niceness says nothing to the real-time classes, where a thread that spins keeps its processor for itself.
+        let policy = libc::sched_getscheduler(0);
+        let class = policy & !libc::SCHED_RESET_ON_FORK;
+        let mut param: libc::sched_param = std::mem::zeroed();
+        if (class == libc::SCHED_FIFO || class == libc::SCHED_RR) && libc::sched_getparam(0, &mut param) == 0
+        {
+            param.sched_priority = (param.sched_priority + 1).min(libc::sched_get_priority_max(class));
+            libc::sched_setscheduler(0, policy, &param);
+        }
+    }
 }
 
 /// Processors this process may run on.
 pub fn processors() -> usize {
     static N: OnceLock<usize> = OnceLock::new();
     *N.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+/// The same as far as this process can tell for its neighbours, too: who has been bound to a single one was bound by a
+/// launcher, which has others for the others.
+pub fn processors_of_all() -> usize {
+    match processors() {
+        // SAFETY: no pointers.
+        1 => usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1),
+        n => n,
+    }
+}
+
+/// Processors' worth of time that this process's group may use, where that is less than it may run on.
+pub fn quota() -> Option<usize> {
+    let own: u32 = processor_set().iter().map(|word| word.count_ones()).sum();
+    Some(processors()).filter(|n| *n < own as usize)
+}
+
+/// Words of a [`ProcessorSet`].
+pub const SET_WORDS: usize = 12;
+/// A bit for each processor; of machines with very many some share one.
+pub type ProcessorSet = [u64; SET_WORDS];
+
+/// Which processors the calling thread may run on. Empty where the kernel does not say.
+pub fn processor_set() -> ProcessorSet {
+    let mut set = [0; SET_WORDS];
+    // SAFETY: a plain structure for which zero is valid.
+    let mut all: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `all` is writable and of the size that is given.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut all) } == 0 {
+        for cpu in 0..libc::CPU_SETSIZE as usize {
+            // SAFETY: below the size of the set.
+            if unsafe { libc::CPU_ISSET(cpu, &all) } {
+                let at = cpu % (64 * SET_WORDS);
+                set[at / 64] |= 1 << (at % 64);
+            }
+        }
+    }
+    set
 }
 
 /// Gives the processor to whoever waits for it.
@@ -103,6 +154,46 @@ pub fn yield_now() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_of_the_real_time_class_is_raised_in_it() {
+        let priority = std::thread::spawn(|| {
+            let mut param = libc::sched_param { sched_priority: 7 };
+            // SAFETY: plain system calls with a valid place.
+            unsafe {
+                if libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &param) != 0 {
+                    println!("skipped: the real-time class is not allowed here");
+                    return 8;
+                }
+                raise_thread_priority();
+                assert_eq!(libc::sched_getparam(0, &mut param), 0);
+                param.sched_priority
+            }
+        });
+        assert_eq!(priority.join().expect("no panic"), 8);
+    }
+
+    #[test]
+    fn a_bound_thread_has_one_processor() {
+        let count = |set: ProcessorSet| set.iter().map(|word| word.count_ones()).sum::<u32>();
+        let all = processor_set();
+        assert!(count(all) >= 1);
+        let bound = std::thread::spawn(move || {
+            let cpu = all
+                .iter()
+                .enumerate()
+                .find(|(_, w)| **w != 0)
+                .map(|(at, w)| at * 64 + w.trailing_zeros() as usize);
+            // SAFETY: a plain structure for which zero is valid, and a processor below its size.
+            unsafe {
+                let mut one: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu.unwrap(), &mut one);
+                assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one), 0);
+            }
+            processor_set()
+        });
+        assert_eq!(count(bound.join().unwrap()), 1);
+    }
 
     #[test]
     fn reads_its_own_memory_and_refuses_a_wild_address() {

@@ -72,7 +72,7 @@ pub struct World {
     secret: Secret,
     members: Vec<Address>,
     /// There are more members on this machine than processors.
-    is_crowded: bool,
+    is_crowded: AtomicBool,
     health: Mutex<Health>,
     /// Mirror of `health`'s state, for the operations' path.
     state: AtomicU8,

@@ -63,7 +63,7 @@ impl World {
             config: config.clone(),
             secret,
             members: membership.members,
-            is_crowded: neighbours > process::processors(),
+            is_crowded: AtomicBool::new(neighbours > process::processors_of_all()),
             health: Mutex::new(Health::new(name, rank, nranks)),
             state: AtomicU8::new(State::Active as u8),
             engine: Mutex::new(Engine::new(rank, Vec::new())),
@@ -92,6 +92,11 @@ impl World {
             // A member that fails to join is a failure for those who already have.
             world.abort();
             return Err(world_error(&world, e));
+        }
+        if let Some(segment) = world.segment.get() {
+            // Each may be bound to processors of its own.
+            let processors = segment.processors().min(process::quota().unwrap_or(usize::MAX));
+            world.is_crowded.store(neighbours > processors, Ordering::Relaxed);
         }
         // Everybody has met, so everybody here has mapped it.
         w.forget_segment((world.id, world.epoch));

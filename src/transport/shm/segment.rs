@@ -48,6 +48,8 @@ pub struct MemberLine {
     pub probe_at: AtomicU64,
     /// What that word holds.
     pub probe: AtomicU64,
+    /// The processors that it may run on.
+    pub processors: [AtomicU64; process::SET_WORDS],
 }
 
 /// The two sides' marks of one ring, on cache lines of their own.
@@ -151,9 +153,20 @@ impl Segment {
         static PROBE: OnceLock<u64> = OnceLock::new();
         let probe = PROBE.get_or_init(|| getrandom::u64().unwrap_or(MAGIC));
         let line = self.member(member);
+        for (word, mine) in line.processors.iter().zip(process::processor_set()) {
+            word.store(mine, Ordering::Relaxed);
+        }
         line.pid.store(process::pid(), Ordering::Release);
         line.probe_at.store(std::ptr::from_ref(probe) as u64, Ordering::Release);
         line.probe.store(*probe, Ordering::Release);
+    }
+
+    /// How many processors the members may run on, all together. When all have introduced themselves.
+    pub fn processors(&self) -> usize {
+        let union = |at: usize| {
+            (0..self.members).fold(0, |all, m| all | self.member(m).processors[at].load(Ordering::Relaxed))
+        };
+        (0..process::SET_WORDS).map(|at| union(at).count_ones() as usize).sum()
     }
 
     fn pair(&self, from: u32, to: u32) -> usize {
