@@ -3,9 +3,11 @@
 //!
 //! Neither wins everywhere: it depends on the size, on whether the buffers are in a cache, on how far apart the two
 //! processors are just now and on what the kernel asks for each page. So the receiver, whose time it costs, measures:
-//! there is a [`Contest`] for each class of sizes.
+//! there is a [`Contest`] for each class of sizes. All worlds between the same two processes share what they find out.
 
 use super::contest::Contest;
+use crate::sync::light::Lock;
+use crate::sync::{Arc, Mutex, Weak};
 
 /// A way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +46,33 @@ impl Default for Choice {
 }
 
 impl Choice {
+    /// That of all connections from a process.
+    pub fn of(process: u32) -> Arc<Lock<Choice>> {
+        static ALL: Mutex<Vec<(u32, Weak<Lock<Choice>>)>> = Mutex::new(Vec::new());
+        let mut all = ALL.lock();
+        if let Some(found) = all.iter().find(|(p, _)| *p == process).and_then(|(_, choice)| choice.upgrade())
+        {
+            return found;
+        }
+        all.retain(|(_, choice)| choice.strong_count() > 0);
+        let new = Arc::new(Lock::new(Choice::default()));
+        all.push((process, Arc::downgrade(&new)));
+        new
+    }
+
     /// The way that the next message of each class should take, one bit a class, set for [`Way::Direct`].
     pub fn bits(&self) -> u32 {
         let bit = |(at, c): (usize, &Contest)| u32::from(c.next()) << at;
         self.classes.iter().enumerate().map(bit).sum()
     }
 
-    /// What a message cost, in nanoseconds per byte. Answers whether [`Choice::bits`] has changed.
-    pub fn record(&mut self, len: usize, way: Way, cost: f32) -> bool {
+    /// What a message cost, in nanoseconds per byte.
+    pub fn record(&mut self, len: usize, way: Way, cost: f32) {
         let at = class_of(len);
-        let Some(c) = self.classes.get_mut(at) else { return false };
-        let before = c.next();
+        let Some(c) = self.classes.get_mut(at) else { return };
         // Trials of long messages are short: each costs.
         let trial = if at > LARGE { 4 } else { 8 };
         c.record(way == Way::Direct, cost, trial);
-        c.next() != before
     }
 }
 

@@ -6,6 +6,7 @@ use super::segment::{SLOTS, Segment};
 use super::stores::Stores;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::light::Lock;
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
@@ -84,7 +85,7 @@ pub struct ShmEndpoint {
     unrung: bool,
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
-    choice: Choice,
+    choice: Option<Arc<Lock<Choice>>>,
     stores: Stores,
     /// When the long message that is coming began, and which way it takes.
     timing: Option<(Instant, Way)>,
@@ -115,7 +116,7 @@ impl ShmEndpoint {
             finished: false,
             unrung: false,
             freed: (0, 0),
-            choice: Choice::default(),
+            choice: None,
             stores: Stores::default(),
             timing: None,
             last: None,
@@ -147,7 +148,8 @@ impl ShmEndpoint {
             };
             tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
         }
-        self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
+        self.choice = Some(Choice::of(pid));
+        self.publish_choice(|choice| choice.bits());
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
@@ -308,8 +310,22 @@ impl ShmEndpoint {
             let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
             self.last = Some(now);
             let cost = with_pause.unwrap_or(alone).as_nanos() as f32 / len as f32;
-            if self.choice.record(len, way, cost) {
-                self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
+            self.publish_choice(|choice| {
+                choice.record(len, way, cost);
+                choice.bits()
+            });
+        }
+    }
+
+    /// Tells the sender which ways to take. Another world's thread may be doing the same: then not.
+    fn publish_choice(&self, bits: impl FnOnce(&mut Choice) -> u32) {
+        if let Some(bits) =
+            self.choice.as_ref().and_then(|choice| choice.try_lock()).map(|mut c| bits(&mut c))
+        {
+            let direct = &self.rx.control().direct;
+            // The sender reads it for every long message: it keeps the cache line while nothing changes.
+            if direct.load(Ordering::Relaxed) != bits {
+                direct.store(bits, Ordering::Relaxed);
             }
         }
     }
