@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn all_bytes_arrive_whatever_is_being_tried() {
         let mut stores = Stores::default();
-        let src: Vec<u8> = (0..40_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let src: Vec<u8> = (0..40_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         for i in 0..2000 {
             let (len, at) = ([1, LEAST - 1, LEAST, 5000, 8192, 33_000][i % 6], i % 7);
             let mut dst = vec![0u8; len + 8];
