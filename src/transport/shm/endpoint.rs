@@ -1,8 +1,10 @@
 //! One end of the connection between two members that share memory.
 
 use super::choice::{Choice, Way, class_of};
-use super::ring::{Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL};
+use super::neighbour::Neighbour;
+use super::ring::{First, Fragment, INLINE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_REGION};
 use super::segment::{SLOTS, Segment};
+use super::shared::{Shared, Window};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
@@ -13,6 +15,10 @@ use std::time::Instant;
 
 /// Messages up to this many bytes always go through the ring: copying twice is cheaper than asking the kernel.
 const EAGER: usize = 16 << 10;
+/// Messages from this many bytes on are taken from the sender's region, where they lie in one.
+const IN_PLACE: usize = 2 << 10;
+/// Whether that is faster than the ring is measured from this size on; below it always is.
+const MEASURED: usize = 256 << 10;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
 const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
@@ -42,6 +48,32 @@ pub struct Wiring {
     pub direct: bool,
     /// The doorbell of the peer's process; `None` when that is this process.
     pub doorbell: Option<Arc<OwnedFd>>,
+    /// The peer's process.
+    pub neighbour: Arc<Neighbour>,
+}
+
+/// How a message gets here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Ring,
+    /// From the sender's memory, by the kernel.
+    Remote,
+    /// From a region.
+    Region,
+}
+
+impl Route {
+    fn way(self) -> Way {
+        if self == Route::Ring { Way::Ring } else { Way::Direct }
+    }
+}
+
+/// Where an announced message is.
+enum Source {
+    /// At this address of the sender's process.
+    Remote(u64),
+    /// In a region.
+    Mapped(Window),
 }
 
 /// See the module's documentation.
@@ -54,7 +86,7 @@ pub struct ShmEndpoint {
     /// Announced messages that the sender has been told are read.
     reaped: u64,
     posted: u64,
-    pull: Option<u64>,
+    pull: Option<Source>,
     pulled: u64,
     buffer: Vec<u8>,
     /// The peer's messages are over, or not to be trusted.
@@ -68,8 +100,13 @@ pub struct ShmEndpoint {
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
     choice: Choice,
+    shared: Shared,
+    /// As `choice`, between the ring and regions.
+    shared_choice: Choice,
+    /// Messages come from regions, too.
+    is_shared: bool,
     /// When the long message that is coming began, and which way it takes.
-    timing: Option<(Instant, Way)>,
+    timing: Option<(Instant, Route)>,
     /// When the last one was complete.
     last: Option<Instant>,
 }
@@ -80,6 +117,7 @@ impl ShmEndpoint {
     pub fn new(wiring: Wiring) -> ShmEndpoint {
         let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
         let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
+        let shared = Shared::new(wiring.neighbour.clone());
         ShmEndpoint {
             tx,
             rx,
@@ -97,6 +135,9 @@ impl ShmEndpoint {
             unrung: false,
             freed: (0, 0),
             choice: Choice::default(),
+            shared,
+            shared_choice: Choice::direct(),
+            is_shared: false,
             timing: None,
             last: None,
         }
@@ -128,6 +169,7 @@ impl ShmEndpoint {
             tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
         }
         self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
+        self.rx.control().shared.store(self.shared_choice.bits(), Ordering::Relaxed);
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
@@ -163,7 +205,10 @@ impl ShmEndpoint {
     }
 
     /// Matches the announcement at the reading position with the posted receive.
-    fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    unsafe fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         let tag = self.rx.peek();
         if tag == 0 {
             if self.peer_finished() {
@@ -175,7 +220,7 @@ impl ShmEndpoint {
             self.probe();
         }
         let first = match self.rx.first() {
-            Some(f) if tag == TAG_DATA || tag == TAG_PULL => f,
+            Some(f) if matches!(tag, TAG_DATA | TAG_PULL | TAG_REGION) => f,
             _ => return self.corrupt("shared-memory ring: not a message"),
         };
         let Some(fp) = first.fp else { return self.corrupt("shared-memory ring: not a fingerprint") };
@@ -183,22 +228,78 @@ impl ShmEndpoint {
             return Err(Fault::Mismatch(Header { fp, len: first.total }));
         }
         msg.started = true;
-        if msg.len > EAGER && self.reach != Reach::None {
-            let way = if tag == TAG_PULL { Way::Direct } else { Way::Ring };
-            self.timing = Some((Instant::now(), way));
-        }
-        if tag == TAG_PULL {
-            if first.fragment.len != 8 || self.reach == Reach::None {
-                return self.corrupt("shared-memory ring: announcement of unreachable bytes");
+        match tag {
+            TAG_DATA => {
+                if msg.len > EAGER && (self.reach != Reach::None || self.is_shared) {
+                    self.timing = Some((Instant::now(), Route::Ring));
+                }
+                self.consume(msg, first.fragment)
             }
-            // SAFETY: eight payload bytes of a checked fragment.
-            let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
-            self.pull = Some(u64::from_le_bytes(raw));
-            self.rx.release();
-            self.free(0);
+            TAG_PULL => {
+                self.timing = Some((Instant::now(), Route::Remote));
+                if first.fragment.len != 8 || self.reach == Reach::None {
+                    return self.corrupt("shared-memory ring: announcement of unreachable bytes");
+                }
+                // SAFETY: eight payload bytes of a checked fragment.
+                let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
+                self.pull = Some(Source::Remote(u64::from_le_bytes(raw)));
+                self.rx.release();
+                self.free(0);
+                Ok(Progress::Some)
+            }
+            // SAFETY: by this function's contract.
+            _ => unsafe { self.begin_in_place(msg, &first) },
+        }
+    }
+
+    /// A message in a region of the peer.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    #[inline]
+    unsafe fn begin_in_place(&mut self, msg: &mut RecvMsg, first: &First) -> Result<Progress, Fault> {
+        if first.fragment.len != 16 {
+            return self.corrupt("shared-memory ring: not a place in a region");
+        }
+        // SAFETY: sixteen payload bytes of a checked fragment.
+        let [id, at] = unsafe { first.fragment.payload.cast::<[[u8; 8]; 2]>().read_unaligned() };
+        self.rx.release();
+        self.free(0);
+        self.is_shared = true;
+        if msg.len >= MEASURED {
+            self.timing = Some((Instant::now(), Route::Region));
+        }
+        let Some(window) = self.shared.window(u64::from_le_bytes(id), u64::from_le_bytes(at), msg.len)?
+        else {
+            // It has given the message up, and freed the memory, or it has ended.
+            self.still_valid()?;
+            if self.shared.is_peer_gone() {
+                return Err(Fault::Closed);
+            }
+            return self.corrupt("shared-memory ring: announcement of a region that is not there");
+        };
+        // SAFETY: by this function's contract.
+        unsafe { self.take(msg, window) }
+    }
+
+    /// Takes the next piece of a message that lies in a region.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    #[inline]
+    unsafe fn take(&mut self, msg: &mut RecvMsg, window: Window) -> Result<Progress, Fault> {
+        let (bytes, len) = window.bytes(msg.offset, PULL);
+        // SAFETY: the window holds these bytes, and the message's buffer, valid by this function's contract, has room for
+        // them: both are `msg.len` bytes long. PULL is a multiple of every element's size. A sender that has not given
+        // the message up does not write to them; if it has, what came of it is thrown away below.
+        unsafe { msg.accept(std::slice::from_raw_parts(bytes, len), msg.len >= STREAM) };
+        self.still_valid()?;
+        if msg.offset < msg.len {
+            self.pull = Some(Source::Mapped(window));
             return Ok(Progress::Some);
         }
-        self.consume(msg, first.fragment)
+        self.fetched(msg.len);
+        Ok(Progress::Done)
     }
 
     /// Room was given back: the sender may wait for it. It is rung for a part of the ring at a time, because ringing
@@ -235,15 +336,22 @@ impl ShmEndpoint {
     /// A message is complete: what it cost tells which way the next one should take.
     #[inline]
     fn learn(&mut self, len: usize) {
-        if let Some((since, way)) = self.timing.take() {
+        if let Some((since, route)) = self.timing.take() {
             let now = Instant::now();
             let alone = now.duration_since(since);
             // In a stream of messages, what lies between two of them is part of what they cost.
             let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
             self.last = Some(now);
             let nanoseconds = u64::try_from(with_pause.unwrap_or(alone).as_nanos()).unwrap_or(u64::MAX);
-            if self.choice.record(len, way, nanoseconds) {
-                self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
+            let control = self.rx.control();
+            if route != Route::Region && self.choice.record(len, route.way(), nanoseconds) {
+                control.direct.store(self.choice.bits(), Ordering::Relaxed);
+            }
+            if self.is_shared
+                && route != Route::Remote
+                && self.shared_choice.record(len, route.way(), nanoseconds)
+            {
+                control.shared.store(self.shared_choice.bits(), Ordering::Relaxed);
             }
         }
     }
@@ -281,15 +389,21 @@ impl ShmEndpoint {
             self.buffer = buffer;
         }
         if msg.offset < msg.len {
+            self.pull = Some(Source::Remote(base));
             return Ok(Progress::Some);
         }
-        self.pull = None;
-        self.learn(msg.len);
+        self.fetched(msg.len);
+        Ok(Progress::Done)
+    }
+
+    /// An announced message is complete.
+    #[inline]
+    fn fetched(&mut self, len: usize) {
+        self.learn(len);
         self.pulled += 1;
         // Release: our reads of the sender's buffer come before its reuse.
         self.rx.control().pulled.store(self.pulled, Ordering::Release);
         self.unrung = true;
-        Ok(Progress::Done)
     }
 
     /// Whether what was just read is what the sender announced. It voids its announcement before it lets its caller
@@ -344,16 +458,25 @@ impl ShmEndpoint {
         true
     }
 
-    fn announce(&mut self, msg: &mut SendMsg) -> Progress {
-        let Some(f) = self.tx.reserve(8, 0) else { return Progress::None };
+    /// Tells where a message is.
+    #[inline]
+    fn announce<const N: usize>(&mut self, msg: &mut SendMsg, tag: u32, words: [u64; N]) -> Progress {
+        const { assert!(N * 8 <= INLINE) };
+        let Some(f) = self.tx.reserve(N * 8, 0) else { return Progress::None };
         self.tx.write_first(&msg.fp, msg.len as u64);
-        // SAFETY: room for eight bytes was reserved.
-        unsafe { f.payload.cast::<[u8; 8]>().write_unaligned((msg.ptr as u64).to_le_bytes()) };
-        self.tx.publish(&f, TAG_PULL);
+        // SAFETY: room for so many bytes was reserved.
+        unsafe { f.payload.cast::<[[u8; 8]; N]>().write_unaligned(words.map(u64::to_le_bytes)) };
+        self.tx.publish(&f, tag);
         msg.started = true;
         self.posted += 1;
         self.unrung = true;
         Progress::Posted
+    }
+
+    /// Whether a message that lies in a region is taken from there.
+    #[inline]
+    fn goes_in_place(&self, len: usize) -> bool {
+        len < MEASURED || self.tx.control().shared.load(Ordering::Relaxed) >> class_of(len) & 1 == 1
     }
 
     /// Whether a message is announced and fetched instead of copied through the ring.
@@ -371,15 +494,15 @@ impl ShmEndpoint {
     #[inline]
     unsafe fn receive(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         if !msg.started {
-            let p = self.begin(msg)?;
-            if p == Progress::None {
-                return Ok(p);
-            }
-            return Ok(p);
-        }
-        if let Some(base) = self.pull {
             // SAFETY: by this function's contract.
-            return unsafe { self.fetch(msg, base) };
+            return unsafe { self.begin(msg) };
+        }
+        match self.pull.take() {
+            None => {}
+            // SAFETY: by this function's contract.
+            Some(Source::Remote(base)) => return unsafe { self.fetch(msg, base) },
+            // SAFETY: by this function's contract.
+            Some(Source::Mapped(window)) => return unsafe { self.take(msg, window) },
         }
         match self.rx.peek() {
             0 if self.peer_finished() => Err(Fault::Closed),
@@ -402,8 +525,15 @@ impl Endpoint for ShmEndpoint {
         if self.finished {
             return Err(Fault::Misuse("a send after finish").into());
         }
-        if !msg.started && self.goes_direct(msg.len) {
-            return Ok(self.announce(msg));
+        if !msg.started && msg.len >= IN_PLACE {
+            if let Some(place) = self.shared.place(msg.ptr, msg.len)
+                && self.goes_in_place(msg.len)
+            {
+                return Ok(self.announce(msg, TAG_REGION, [place.id, place.at as u64]));
+            }
+            if self.goes_direct(msg.len) {
+                return Ok(self.announce(msg, TAG_PULL, [msg.ptr as u64]));
+            }
         }
         // SAFETY: by this function's contract.
         if !unsafe { self.put(msg) } {

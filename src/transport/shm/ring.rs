@@ -26,6 +26,8 @@ pub const TAG_DATA: u32 = 0x11;
 pub const TAG_MORE: u32 = 0x12;
 /// Tag of an announcement: the bytes are to be fetched from the sender's memory.
 pub const TAG_PULL: u32 = 0x13;
+/// Tag of an announcement, too: the bytes are in a region.
+pub const TAG_REGION: u32 = 0x14;
 
 /// Where in a slot a fragment's few bytes are.
 const INLINE_AT: usize = 40;

@@ -63,7 +63,9 @@ pub struct RingControl {
     pub direct: AtomicU32,
     /// Consumer: it reads no more.
     pub gone: AtomicU32,
-    _pad: [u32; 9],
+    /// Consumer: as `direct`, for messages from regions.
+    pub shared: AtomicU32,
+    _pad: [u32; 8],
     /// Sender: no more messages will come.
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.

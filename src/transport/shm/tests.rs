@@ -1,13 +1,22 @@
 //! The conformance suite on shared memory, with and without direct reads.
 
 use super::endpoint::{ShmEndpoint, Wiring};
+use super::neighbour::Neighbour;
 use super::segment::Segment;
 use crate::transport::Endpoint;
 
 /// Two ends in one process.
 pub fn pair(direct: bool) -> (ShmEndpoint, ShmEndpoint) {
     let (segment, _) = Segment::create(2, true).unwrap();
-    let wiring = |me, peer| Wiring { segment: segment.clone(), me, peer, direct, doorbell: None };
+    let neighbour = Neighbour::own();
+    let wiring = |me, peer| Wiring {
+        segment: segment.clone(),
+        me,
+        peer,
+        direct,
+        doorbell: None,
+        neighbour: neighbour.clone(),
+    };
     segment.introduce(0);
     segment.introduce(1);
     (ShmEndpoint::new(wiring(0, 1)), ShmEndpoint::new(wiring(1, 0)))
