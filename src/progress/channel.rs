@@ -205,6 +205,7 @@ impl Channel {
             }
             std::hint::spin_loop();
             reaped = self.endpoint.reap();
+            self.endpoint.flush();
         }
     }
 

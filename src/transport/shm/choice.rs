@@ -109,11 +109,6 @@ impl Default for Choice {
 }
 
 impl Choice {
-    /// Where one copy is the better guess for every size.
-    pub fn direct() -> Choice {
-        Choice { classes: [Class::new(Way::Direct); CLASSES] }
-    }
-
     /// The way that the next message of each class should take, one bit a class, set for [`Way::Direct`].
     pub fn bits(&self) -> u32 {
         let bit = |(at, c): (usize, &Class)| u32::from(c.next() == Way::Direct) << at;

@@ -5,11 +5,13 @@ use super::neighbour::Neighbour;
 use super::ring::{First, Fragment, INLINE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_REGION};
 use super::segment::{SLOTS, Segment};
 use super::shared::{Shared, Window};
+use super::together::Shares;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Instant;
 
@@ -17,10 +19,10 @@ use std::time::Instant;
 const EAGER: usize = 16 << 10;
 /// Messages from this many bytes on are taken from the sender's region, where they lie in one.
 const IN_PLACE: usize = 2 << 10;
-/// Whether that is faster than the ring is measured from this size on; below it always is.
-const MEASURED: usize = 256 << 10;
+/// From so many bytes on both sides copy, where both buffers lie in regions.
+const TOGETHER: usize = 96 << 10;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
-const STREAM: usize = 8 << 20;
+pub(super) const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
 const PULL: usize = 512 << 10;
 /// As above for a reducing sink, where the bytes go through a buffer that should stay in the cache.
@@ -52,42 +54,38 @@ pub struct Wiring {
     pub neighbour: Arc<Neighbour>,
 }
 
-/// How a message gets here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Ring,
-    /// From the sender's memory, by the kernel.
-    Remote,
-    /// From a region.
-    Region,
+/// A message that the peer may be copying.
+#[derive(Clone, Copy)]
+pub(super) struct Announced {
+    pub from: *const u8,
+    pub len: usize,
 }
 
-impl Route {
-    fn way(self) -> Way {
-        if self == Route::Ring { Way::Ring } else { Way::Direct }
-    }
-}
+// SAFETY: the caller's buffer, used by whoever may call `send`.
+unsafe impl Send for Announced {}
 
 /// Where an announced message is.
-enum Source {
+pub(super) enum Source {
     /// At this address of the sender's process.
     Remote(u64),
     /// In a region.
     Mapped(Window),
+    /// In a region, for a buffer that is in one, too.
+    Split(Shares),
 }
 
 /// See the module's documentation.
 pub struct ShmEndpoint {
-    tx: Sender,
-    rx: Receiver,
-    wiring: Wiring,
+    pub(super) tx: Sender,
+    pub(super) rx: Receiver,
+    pub(super) wiring: Wiring,
     reach: Reach,
     probed: bool,
     /// Announced messages that the sender has been told are read.
-    reaped: u64,
+    pub(super) reaped: u64,
     posted: u64,
-    pull: Option<Source>,
-    pulled: u64,
+    pub(super) pull: Option<Source>,
+    pub(super) pulled: u64,
     buffer: Vec<u8>,
     /// The peer's messages are over, or not to be trusted.
     fault: Option<Fault>,
@@ -96,17 +94,17 @@ pub struct ShmEndpoint {
     /// This end sends nothing more.
     finished: bool,
     /// Something was done that the peer may wait for, and its bell has not been rung since.
-    unrung: bool,
+    pub(super) unrung: bool,
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
     choice: Choice,
-    shared: Shared,
-    /// As `choice`, between the ring and regions.
-    shared_choice: Choice,
-    /// Messages come from regions, too.
-    is_shared: bool,
+    /// There are more members here than processors: who waits must not wait for somebody who copies for him.
+    pub(super) is_crowded: bool,
+    pub(super) shared: Shared,
+    /// Messages that were announced and not reaped: where they are.
+    pub(super) announced: VecDeque<Announced>,
     /// When the long message that is coming began, and which way it takes.
-    timing: Option<(Instant, Route)>,
+    timing: Option<(Instant, Way)>,
     /// When the last one was complete.
     last: Option<Instant>,
 }
@@ -118,6 +116,7 @@ impl ShmEndpoint {
         let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
         let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
         let shared = Shared::new(wiring.neighbour.clone());
+        let is_crowded = wiring.segment.members() as usize > process::processors();
         ShmEndpoint {
             tx,
             rx,
@@ -135,9 +134,9 @@ impl ShmEndpoint {
             unrung: false,
             freed: (0, 0),
             choice: Choice::default(),
+            is_crowded,
             shared,
-            shared_choice: Choice::direct(),
-            is_shared: false,
+            announced: VecDeque::new(),
             timing: None,
             last: None,
         }
@@ -169,7 +168,6 @@ impl ShmEndpoint {
             tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
         }
         self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
-        self.rx.control().shared.store(self.shared_choice.bits(), Ordering::Relaxed);
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
@@ -190,6 +188,7 @@ impl ShmEndpoint {
 
     /// This end reads no more.
     fn leave(&mut self) {
+        self.keep_out();
         self.rx.control().gone.store(1, Ordering::Release);
         self.finish();
     }
@@ -230,13 +229,13 @@ impl ShmEndpoint {
         msg.started = true;
         match tag {
             TAG_DATA => {
-                if msg.len > EAGER && (self.reach != Reach::None || self.is_shared) {
-                    self.timing = Some((Instant::now(), Route::Ring));
+                if msg.len > EAGER && self.reach != Reach::None {
+                    self.timing = Some((Instant::now(), Way::Ring));
                 }
                 self.consume(msg, first.fragment)
             }
             TAG_PULL => {
-                self.timing = Some((Instant::now(), Route::Remote));
+                self.timing = Some((Instant::now(), Way::Direct));
                 if first.fragment.len != 8 || self.reach == Reach::None {
                     return self.corrupt("shared-memory ring: announcement of unreachable bytes");
                 }
@@ -263,12 +262,6 @@ impl ShmEndpoint {
         }
         // SAFETY: sixteen payload bytes of a checked fragment.
         let [id, at] = unsafe { first.fragment.payload.cast::<[[u8; 8]; 2]>().read_unaligned() };
-        self.rx.release();
-        self.free(0);
-        self.is_shared = true;
-        if msg.len >= MEASURED {
-            self.timing = Some((Instant::now(), Route::Region));
-        }
         let Some(window) = self.shared.window(u64::from_le_bytes(id), u64::from_le_bytes(at), msg.len)?
         else {
             // It has given the message up, and freed the memory, or it has ended.
@@ -278,6 +271,14 @@ impl ShmEndpoint {
             }
             return self.corrupt("shared-memory ring: announcement of a region that is not there");
         };
+        // The slot is given back when the message is complete: the sender looks at the line where that is said, and
+        // would hold up every store behind it.
+        if msg.len >= TOGETHER
+            && let Some(shares) = self.share_out(msg, &window)
+        {
+            // SAFETY: by this function's contract.
+            return unsafe { self.take_share(msg, shares) };
+        }
         // SAFETY: by this function's contract.
         unsafe { self.take(msg, window) }
     }
@@ -298,8 +299,16 @@ impl ShmEndpoint {
             self.pull = Some(Source::Mapped(window));
             return Ok(Progress::Some);
         }
-        self.fetched(msg.len);
+        self.taken(msg.len);
         Ok(Progress::Done)
+    }
+
+    /// A message from a region is complete.
+    #[inline]
+    pub(super) fn taken(&mut self, len: usize) {
+        self.rx.release();
+        self.free(0);
+        self.fetched(len);
     }
 
     /// Room was given back: the sender may wait for it. It is rung for a part of the ring at a time, because ringing
@@ -336,22 +345,15 @@ impl ShmEndpoint {
     /// A message is complete: what it cost tells which way the next one should take.
     #[inline]
     fn learn(&mut self, len: usize) {
-        if let Some((since, route)) = self.timing.take() {
+        if let Some((since, way)) = self.timing.take() {
             let now = Instant::now();
             let alone = now.duration_since(since);
             // In a stream of messages, what lies between two of them is part of what they cost.
             let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
             self.last = Some(now);
             let nanoseconds = u64::try_from(with_pause.unwrap_or(alone).as_nanos()).unwrap_or(u64::MAX);
-            let control = self.rx.control();
-            if route != Route::Region && self.choice.record(len, route.way(), nanoseconds) {
-                control.direct.store(self.choice.bits(), Ordering::Relaxed);
-            }
-            if self.is_shared
-                && route != Route::Remote
-                && self.shared_choice.record(len, route.way(), nanoseconds)
-            {
-                control.shared.store(self.shared_choice.bits(), Ordering::Relaxed);
+            if self.choice.record(len, way, nanoseconds) {
+                self.rx.control().direct.store(self.choice.bits(), Ordering::Relaxed);
             }
         }
     }
@@ -408,7 +410,7 @@ impl ShmEndpoint {
 
     /// Whether what was just read is what the sender announced. It voids its announcement before it lets its caller
     /// reuse the buffer; if it did so while we read, what we read may be anything.
-    fn still_valid(&self) -> Result<(), Fault> {
+    pub(super) fn still_valid(&self) -> Result<(), Fault> {
         // Pairs with the fence in `cancel`: our reads come before the look at the mark.
         fence(Ordering::Acquire);
         if self.rx.control().cancelled.load(Ordering::Acquire) != 0 { Err(Fault::Closed) } else { Ok(()) }
@@ -469,14 +471,9 @@ impl ShmEndpoint {
         self.tx.publish(&f, tag);
         msg.started = true;
         self.posted += 1;
+        self.announced.push_back(Announced { from: msg.ptr, len: msg.len });
         self.unrung = true;
         Progress::Posted
-    }
-
-    /// Whether a message that lies in a region is taken from there.
-    #[inline]
-    fn goes_in_place(&self, len: usize) -> bool {
-        len < MEASURED || self.tx.control().shared.load(Ordering::Relaxed) >> class_of(len) & 1 == 1
     }
 
     /// Whether a message is announced and fetched instead of copied through the ring.
@@ -503,6 +500,8 @@ impl ShmEndpoint {
             Some(Source::Remote(base)) => return unsafe { self.fetch(msg, base) },
             // SAFETY: by this function's contract.
             Some(Source::Mapped(window)) => return unsafe { self.take(msg, window) },
+            // SAFETY: by this function's contract.
+            Some(Source::Split(shares)) => return unsafe { self.take_share(msg, shares) },
         }
         match self.rx.peek() {
             0 if self.peer_finished() => Err(Fault::Closed),
@@ -526,9 +525,7 @@ impl Endpoint for ShmEndpoint {
             return Err(Fault::Misuse("a send after finish").into());
         }
         if !msg.started && msg.len >= IN_PLACE {
-            if let Some(place) = self.shared.place(msg.ptr, msg.len)
-                && self.goes_in_place(msg.len)
-            {
+            if let Some(place) = self.shared.place(msg.ptr, msg.len) {
                 return Ok(self.announce(msg, TAG_REGION, [place.id, place.at as u64]));
             }
             if self.goes_direct(msg.len) {
@@ -552,7 +549,10 @@ impl Endpoint for ShmEndpoint {
             // SAFETY: by this function's contract.
             match unsafe { self.receive(msg) } {
                 Ok(p) => return Ok(p),
-                Err(f) => self.fault = Some(f),
+                Err(f) => {
+                    self.fault = Some(f);
+                    self.keep_out();
+                }
             }
         }
         Err(self.fault.unwrap_or(Fault::Closed).into())
@@ -569,10 +569,15 @@ impl Endpoint for ShmEndpoint {
             return Err(EndpointError::Corrupt("shared-memory ring: more messages read than announced"));
         }
         let n = pulled - self.reaped;
-        if n == 0 && self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
-            return Err(EndpointError::Closed);
+        if n == 0 {
+            if self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
+                return Err(EndpointError::Closed);
+            }
+            self.help();
+            return Ok(0);
         }
         self.reaped = pulled;
+        self.announced.drain(..(n as usize).min(self.announced.len()));
         Ok(n as usize)
     }
 

@@ -35,8 +35,10 @@ pub struct Neighbour {
     /// Own regions that were offered, and whether they are mapped there.
     offered: Mutex<HashMap<RegionId, bool>>,
     theirs: Mutex<HashMap<RegionId, Arc<SharedMemory>>>,
-    /// It is no more.
+    /// There is no way to it any more.
     gone: AtomicBool,
+    /// Its process is no more: nothing of it runs.
+    dead: AtomicBool,
 }
 
 impl Neighbour {
@@ -59,6 +61,7 @@ impl Neighbour {
             offered: Mutex::default(),
             theirs: Mutex::default(),
             gone: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
         }
     }
 
@@ -162,14 +165,29 @@ impl Neighbour {
         self.changed();
     }
 
-    /// The peer's process has ended.
+    /// The peer's process was seen to die.
+    pub fn died(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    /// Whether it was.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer is this process.
+    pub(super) fn is_own(&self) -> bool {
+        self.courier.is_none()
+    }
+
+    /// The way to the peer's process has ended, most likely with it.
     pub fn end(&self) {
         self.gone.store(true, Ordering::Release);
         let theirs = std::mem::take(&mut *self.theirs.lock());
         drop(theirs);
     }
 
-    /// Whether it has.
+    /// Whether it has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }

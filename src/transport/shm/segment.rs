@@ -10,6 +10,7 @@
 //! Pages are taken when they are touched, so pairs that never talk cost nothing. Everything is accessed through
 //! atomics or raw copies; nothing that a peer wrote is trusted to be in range.
 
+use super::help::HelpLine;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, OnceLock};
@@ -63,13 +64,13 @@ pub struct RingControl {
     pub direct: AtomicU32,
     /// Consumer: it reads no more.
     pub gone: AtomicU32,
-    /// Consumer: as `direct`, for messages from regions.
-    pub shared: AtomicU32,
-    _pad: [u32; 8],
+    _pad: [u32; 9],
     /// Sender: no more messages will come.
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.
     pub cancelled: AtomicU32,
+    /// Both: a message that both copy.
+    pub help: HelpLine,
 }
 
 /// One mapping of the shared memory.

@@ -1,0 +1,172 @@
+//! An endpoint's part in messages that both sides copy; see `help`.
+
+use super::endpoint::{Announced, STREAM, ShmEndpoint, Source};
+use super::help::{Next, Split};
+use super::region;
+use super::shared::Window;
+use crate::sys::{copy, process};
+use crate::transport::protocol::Fault;
+use crate::transport::{Progress, RecvMsg, Sink};
+use std::time::{Duration, Instant};
+
+/// How long a sender that is in the middle of a piece is waited for before its pages are taken from it. It needs the
+/// processor for some microseconds, and may have lost it.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// The same for one in this process, from which nothing can be taken.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
+/// After this time nothing of a process that was killed runs any more, on any processor.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// A message on its way here that the sender copies a part of.
+pub struct Shares {
+    window: Window,
+    split: Split,
+    /// Number of the message among those announced.
+    number: u64,
+    to: *mut u8,
+    /// Whether what is not in pieces has been copied.
+    edges: bool,
+}
+
+// SAFETY: the pointer is the message's buffer, used by whoever may call `recv` for it.
+unsafe impl Send for Shares {}
+
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize, past_caches: bool) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if past_caches {
+            copy::copy_streaming(to, from, len);
+        } else {
+            std::ptr::copy_nonoverlapping(from, to, len);
+        }
+    }
+}
+
+impl ShmEndpoint {
+    /// Lets the sender take part in a message, if it can.
+    pub(super) fn share_out(&mut self, msg: &RecvMsg, window: &Window) -> Option<Shares> {
+        let Sink::Copy(to) = msg.sink else { return None };
+        if self.is_crowded {
+            return None;
+        }
+        let place = self.shared.place(to, msg.len)?;
+        let split = Split::new(place.at, msg.len)?;
+        let number = self.pulled;
+        self.rx.control().help.open(number, place.id, place.at as u64);
+        Some(Shares { window: window.clone(), split, number, to, edges: false })
+    }
+
+    /// Copies the next piece.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    pub(super) unsafe fn take_share(
+        &mut self,
+        msg: &mut RecvMsg,
+        mut shares: Shares,
+    ) -> Result<Progress, Fault> {
+        let past_caches = msg.len >= STREAM;
+        let piece = |at: usize, len: usize| {
+            let (from, len) = shares.window.bytes(at, len);
+            // SAFETY: the window holds these bytes and so does the buffer, which is valid by this function's contract
+            // and as long. Both sides leave this piece to this end.
+            unsafe { copy(from, shares.to.add(at), len, past_caches) };
+            len
+        };
+        let next = match self.rx.control().help.next(shares.number, &shares.split) {
+            Ok(next) => next,
+            Err(fault) => {
+                // Kept, so that it is taken back when this end gives up.
+                self.pull = Some(Source::Split(shares));
+                return Err(fault);
+            }
+        };
+        let progress = match next {
+            Next::Piece(index) => {
+                let (at, len) = shares.split.piece(index);
+                msg.offset = (msg.offset + piece(at, len)).min(msg.len);
+                Progress::Some
+            }
+            Next::Wait | Next::Done if !shares.edges => {
+                let (begin, len) = shares.split.whole();
+                piece(0, begin);
+                piece(begin + len, msg.len - begin - len);
+                shares.edges = true;
+                Progress::Some
+            }
+            Next::Wait => Progress::None,
+            Next::Done => Progress::Done,
+        };
+        if progress != Progress::Done {
+            self.pull = Some(Source::Split(shares));
+            self.still_valid()?;
+            return Ok(progress);
+        }
+        self.still_valid()?;
+        msg.offset = msg.len;
+        self.taken(msg.len);
+        Ok(Progress::Done)
+    }
+
+    /// Copies a piece of the oldest message that was announced, if its receiver would have that.
+    #[inline]
+    pub(super) fn help(&mut self) {
+        if let Some((id, at)) = self.tx.control().help.look(self.reaped) {
+            self.help_with(id, at);
+        }
+    }
+
+    fn help_with(&mut self, id: u64, at: u64) {
+        let Some(&Announced { from, len }) = self.announced.front() else { return };
+        // What a peer says that cannot be true is not worth more than no help.
+        let Ok(Some(window)) = self.shared.window(id, at, len) else { return };
+        let Some(split) = usize::try_from(at).ok().and_then(|at| Split::new(at, len)) else { return };
+        let line = &self.tx.control().help;
+        let Some(index) = line.take(self.reaped, &split) else { return };
+        let (at, bytes) = split.piece(index);
+        let (to, bytes) = window.bytes(at, bytes);
+        // SAFETY: a piece of a message that is announced and not reaped, so its buffer is valid and holds `len` bytes, as
+        // does the window, whose owner leaves this piece to this end.
+        unsafe { copy(from.add(at), to, bytes, len >= STREAM) };
+        line.finish();
+        // The receiver may wait for it.
+        self.unrung = true;
+    }
+
+    /// No message is received any more: if one was, its buffer goes back to its owner.
+    pub(super) fn keep_out(&mut self) {
+        if let Some(Source::Split(shares)) = self.pull.take() {
+            self.take_back(&shares);
+        }
+    }
+
+    fn take_back(&self, shares: &Shares) {
+        let line = &self.rx.control().help;
+        if !line.void() {
+            return;
+        }
+        let neighbour = &self.wiring.neighbour;
+        let patience = if neighbour.is_own() { LONG_PATIENCE } else { PATIENCE };
+        let begin = Instant::now();
+        while line.is_busy() {
+            if neighbour.is_dead() {
+                std::thread::sleep(GRACE);
+                return;
+            }
+            if begin.elapsed() < patience {
+                process::yield_now();
+                continue;
+            }
+            let (at, len) = shares.split.whole();
+            tracing::warn!(
+                "a peer was stopped while it wrote to memory from mwMemAlloc, which is shared no more"
+            );
+            if let Err(e) = region::detach(shares.to.wrapping_add(at), len) {
+                tracing::error!("taking memory from a peer that was stopped: {e}");
+            }
+            return;
+        }
+    }
+}
