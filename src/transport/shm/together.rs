@@ -135,6 +135,17 @@ impl ShmEndpoint {
         self.unrung = true;
     }
 
+    /// Takes a piece and leaves it at that; answers where the message goes.
+    #[cfg(test)]
+    pub(super) fn stop_in_a_piece(&mut self) -> region::Place {
+        let line = &self.tx.control().help;
+        let (id, at) = line.look(self.reaped).expect("work");
+        let at = usize::try_from(at).expect("a place");
+        let split = Split::new(at, self.announced.front().expect("a message").len).expect("a long message");
+        line.take(self.reaped, &split).expect("a piece");
+        region::Place { id, at }
+    }
+
     /// No message is received any more: if one was, its buffer goes back to its owner.
     pub(super) fn keep_out(&mut self) {
         if let Some(Source::Split(shares)) = self.pull.take() {
