@@ -291,11 +291,12 @@ impl ShmEndpoint {
     #[inline]
     unsafe fn take(&mut self, msg: &mut RecvMsg, window: Window) -> Result<Progress, Fault> {
         let (bytes, len) = window.bytes(msg.offset, PULL);
+        let before = msg.offset;
         // SAFETY: the window holds these bytes, and the message's buffer, valid by this function's contract, has room for
         // them: both are `msg.len` bytes long. PULL is a multiple of every element's size. A sender that has not given
         // the message up does not write to them; if it has, what came of it is thrown away below.
         unsafe { msg.accept(std::slice::from_raw_parts(bytes, len), msg.len >= STREAM) };
-        self.still_valid()?;
+        self.still_valid().inspect_err(|_| msg.offset = before)?;
         if msg.offset < msg.len {
             self.pull = Some(Source::Mapped(window));
             return Ok(Progress::Some);

@@ -252,10 +252,10 @@ mod tests {
         for use_memfd in [true, false] {
             let bases = [1, PAGE, 3 * PAGE + 1].map(|size| allocate(size, use_memfd).unwrap());
             for (base, len) in bases.iter().zip([PAGE, PAGE, 4 * PAGE]) {
-                for (at, bytes) in [(0, 0), (0, 1), (0, len), (7, len - 7), (len, 0)] {
+                for (at, bytes) in [(0, 0), (0, 1), (0, len), (7, len - 7), (len - 1, 1)] {
                     assert_eq!(place(&mut view, &own, *base, at, bytes), Some(at), "{at} {bytes}");
                 }
-                for (at, bytes) in [(0, len + 1), (1, len), (len, 1), (usize::MAX, 1), (1, usize::MAX)] {
+                for (at, bytes) in [(0, len + 1), (1, len), (len - 1, 2), (0, usize::MAX), (1, usize::MAX)] {
                     assert_eq!(place(&mut view, &own, *base, at, bytes), None, "{at} {bytes}");
                 }
             }

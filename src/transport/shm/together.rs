@@ -24,8 +24,8 @@ pub struct Shares {
     /// Number of the message among those announced.
     number: u64,
     to: *mut u8,
-    /// Whether what is not in pieces has been copied.
-    edges: bool,
+    /// Whether what lies behind the pieces has been copied.
+    ends: bool,
 }
 
 // SAFETY: the pointer is the message's buffer, used by whoever may call `recv` for it.
@@ -55,10 +55,10 @@ impl ShmEndpoint {
         let split = Split::new(place.at, msg.len)?;
         let number = self.pulled;
         self.rx.control().help.open(number, place.id, place.at as u64);
-        Some(Shares { window: window.clone(), split, number, to, edges: false })
+        Some(Shares { window: window.clone(), split, number, to, ends: false })
     }
 
-    /// Copies the next piece.
+    /// Copies the next piece. What `msg` says has come is what this end has copied from the front on.
     ///
     /// # Safety
     /// The message's buffer is valid.
@@ -83,31 +83,46 @@ impl ShmEndpoint {
                 return Err(fault);
             }
         };
+        let (begin, whole) = shares.split.whole();
+        let mut offset = msg.offset;
         let progress = match next {
             Next::Piece(index) => {
+                if index == 0 {
+                    offset += piece(0, begin);
+                }
                 let (at, len) = shares.split.piece(index);
-                msg.offset = (msg.offset + piece(at, len)).min(msg.len);
+                offset += piece(at, len);
                 Progress::Some
             }
-            Next::Wait | Next::Done if !shares.edges => {
-                let (begin, len) = shares.split.whole();
-                piece(0, begin);
-                piece(begin + len, msg.len - begin - len);
-                shares.edges = true;
+            Next::Wait if shares.ends => Progress::None,
+            Next::Wait => {
+                piece(begin + whole, msg.len - begin - whole);
+                shares.ends = true;
                 Progress::Some
             }
-            Next::Wait => Progress::None,
-            Next::Done => Progress::Done,
+            Next::Done => {
+                if !shares.ends {
+                    piece(begin + whole, msg.len - begin - whole);
+                }
+                if offset == 0 {
+                    // The sender was faster with all of it.
+                    piece(0, begin);
+                }
+                offset = msg.len;
+                Progress::Done
+            }
         };
-        if progress != Progress::Done {
+        if let Err(fault) = self.still_valid() {
             self.pull = Some(Source::Split(shares));
-            self.still_valid()?;
-            return Ok(progress);
+            return Err(fault);
         }
-        self.still_valid()?;
-        msg.offset = msg.len;
-        self.taken(msg.len);
-        Ok(Progress::Done)
+        msg.offset = offset;
+        if progress == Progress::Done {
+            self.taken(msg.len);
+        } else {
+            self.pull = Some(Source::Split(shares));
+        }
+        Ok(progress)
     }
 
     /// Copies a piece of the oldest message that was announced, if its receiver would have that.
