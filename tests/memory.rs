@@ -204,13 +204,13 @@ fn collectives(w: &World, from: &mut [u8], to: &mut [u8], count: usize, offset: 
         assert!(to[rank * each..][..each] == input(rank)[me * each..][..each], "AllToAll of {each}");
     }
     // In place.
-    w.run(&collective(OpKind::AllReduce, unsafe_view(from, count), &mut from[..count], count, 0))
+    w.run(&collective(OpKind::AllReduce, itself(from, count), &mut from[..count], count, 0))
         .expect("AllReduce");
     assert!(from[..count] == sum, "AllReduce in place of {count}");
 }
 
 /// The same bytes once more: an operation in place.
-fn unsafe_view<'a>(bytes: &[u8], count: usize) -> &'a [u8] {
+fn itself<'a>(bytes: &[u8], count: usize) -> &'a [u8] {
     // SAFETY: only its address is used.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr(), count) }
 }
@@ -295,12 +295,13 @@ fn lives(me: usize) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(mapped(), 2);
+    assert_eq!(mapped(), 2, "its own, and the peer's");
     let again = join("again", 2, me);
     for _ in 0..10 {
         ping(&again, me, &early, &mut to);
     }
     assert_eq!(mapped(), 2, "once for both worlds");
+    w.run(&barrier()).expect("barrier");
     drop(early);
     until("the peer's memory is unmapped", || mapped() == 0);
     for round in 0..50 {
