@@ -82,7 +82,7 @@ impl Split {
 }
 
 fn taken(word: u64) -> (usize, usize) {
-    ((word & COUNT) as usize, (word / ONE_BEHIND & COUNT) as usize)
+    ((word & COUNT) as usize, ((word / ONE_BEHIND) & COUNT) as usize)
 }
 
 /// Messages are counted from 1, so that a new line is that of none.
