@@ -141,6 +141,8 @@ fn a_small_message_allocates_nothing_and_makes_no_system_call() {
 
 #[test]
 fn a_message_between_regions_allocates_nothing_and_makes_no_system_call() {
+    /// So much that both sides copy.
+    const LONGEST: usize = 9 << 20;
     let (segment, _) = Segment::create(2, true).unwrap();
     let wiring = |me, peer| {
         let (segment, neighbour) = (segment.clone(), Neighbour::own());
@@ -150,8 +152,8 @@ fn a_message_between_regions_allocates_nothing_and_makes_no_system_call() {
     segment.introduce(1);
     let (mut a, mut b) = (ShmEndpoint::new(wiring(0, 1)), ShmEndpoint::new(wiring(1, 0)));
     // Addresses are numbers, so that the thread can have them; the memory is never freed.
-    let sizes = [1024, 5000, 40_000, 400_000, 2 << 20];
-    let [from, to] = [(); 2].map(|()| region::allocate(2 << 20, true).unwrap().as_ptr().expose_provenance());
+    let sizes = [1024, 5000, 40_000, 400_000, LONGEST];
+    let [from, to] = [(); 2].map(|()| region::allocate(LONGEST, true).unwrap().as_ptr().expose_provenance());
     let fp = Fingerprint {
         kind: OpKind::PointToPoint,
         dtype: 1,
@@ -162,14 +164,14 @@ fn a_message_between_regions_allocates_nothing_and_makes_no_system_call() {
     };
     expect_nothing(move || {
         for len in sizes {
-            for round in 0..ROUNDS / 10 {
+            for round in 0..ROUNDS / 20 {
                 let (from, to) = (
                     std::ptr::with_exposed_provenance_mut::<u8>(from),
                     std::ptr::with_exposed_provenance_mut::<u8>(to),
                 );
                 let mut out = SendMsg::new(fp, from, len);
                 let mut inn = RecvMsg::new(fp, Sink::Copy(to), len);
-                // SAFETY: both are two mebibytes long and live for ever.
+                // SAFETY: both are as long as the longest message and live for ever.
                 unsafe {
                     from.add(len - 1).write(round as u8);
                     assert!(matches!(a.send(&mut out), Ok(Progress::Posted)));

@@ -21,7 +21,7 @@ const EAGER: usize = 16 << 10;
 /// ones, too, but those that are copied let the sender go on before they are received.
 const IN_PLACE: usize = 1 << 10;
 /// From so many bytes on both sides copy, where both buffers lie in regions.
-const TOGETHER: usize = 96 << 10;
+const TOGETHER: usize = 8 << 20;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
 pub(super) const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
