@@ -532,7 +532,7 @@ mwResult_t mwRequestWaitAny(int count, const mwRequest_t *requests, int *index, 
 // then, and only a later operation of the same world or the end of the world tells when that is.
 mwResult_t mwRequestFree(mwRequest_t request);
 
-// Allocates memory from which, and into which, messages go the shortest way. Ranks on one machine map each
+// Allocates memory from which messages go the shortest way. Ranks on one machine map each
 // other's: a message of more than a few KiB is then copied, or reduced, once, straight from the sender's
 // buffer, without a system call. Everything works on it as on any other memory, over every transport, and
 // any part of it can be a buffer.

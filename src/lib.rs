@@ -63,8 +63,7 @@
 //!    memory ([`transport::shm`]) copies a short message into a ring, and of a long one announces only where
 //!    it is, for the receiver to read it once, straight from the sender's memory (where the kernel does not
 //!    allow that, long messages take the ring in pieces). Memory from `mwMemAlloc` is mapped by the peers that
-//!    messages from it go to: they read it where it is, and of what goes into such memory, too, both sides
-//!    copy a part ([`transport::shm::region`]). TCP ([`transport::tcp`]) writes from the caller's
+//!    messages from it go to: they read it where it is ([`transport::shm::region`]). TCP ([`transport::tcp`]) writes from the caller's
 //!    buffer.
 //! 4. On the other side the endpoint compares the header with the receive that comes next. Both sides call in
 //!    the same order, so there are no tags and nothing is ever received before it was asked for; a header

@@ -141,7 +141,6 @@ fn a_small_message_allocates_nothing_and_makes_no_system_call() {
 
 #[test]
 fn a_message_between_regions_allocates_nothing_and_makes_no_system_call() {
-    /// So much that both sides copy.
     const LONGEST: usize = 9 << 20;
     let (segment, _) = Segment::create(2, true).unwrap();
     let wiring = |me, peer| {

@@ -8,7 +8,7 @@ use crate::backend::memory;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-/// Allocates memory from which, and into which, messages go the shortest way. Ranks on one machine map each
+/// Allocates memory from which messages go the shortest way. Ranks on one machine map each
 /// other's: a message of more than a few KiB is then copied, or reduced, once, straight from the sender's
 /// buffer, without a system call. Everything works on it as on any other memory, over every transport, and
 /// any part of it can be a buffer.

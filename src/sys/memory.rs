@@ -145,26 +145,6 @@ impl SharedMemory {
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };
     }
 
-    /// Puts private zeroed pages in the place of some: from now on nobody shares them, and what others write where they
-    /// have them mapped stays there. `at` and `len` are multiples of a page.
-    pub fn unshare(&self, at: usize, len: usize) -> Result<()> {
-        if at.checked_add(len).is_none_or(|end| end > self.len) || len == 0 {
-            return Err(Error::internal("pages outside of their memory"));
-        }
-        // SAFETY: pages of the mapping made in `map_as`, which stays one that its drop unmaps as a whole. They stay
-        // readable and writable; whoever uses them agrees that their contents are lost.
-        unsafe {
-            let begin = self.base.as_ptr().add(at).cast();
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-            let p = libc::mmap(begin, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-            if p == libc::MAP_FAILED {
-                return Err(Error::system("mmap of private pages", &io::Error::last_os_error()));
-            }
-            libc::madvise(begin, len, libc::MADV_DONTFORK);
-        }
-        Ok(())
-    }
-
     fn map(fd: &OwnedFd, len: usize) -> Result<SharedMemory> {
         SharedMemory::map_as(libc::MAP_SHARED | libc::MAP_NORESERVE, fd.as_raw_fd(), len)
     }
@@ -221,14 +201,7 @@ mod tests {
             unsafe {
                 a.base().as_ptr().add(8191).write_volatile(42);
                 assert_eq!(b.base().as_ptr().add(8191).read_volatile(), 42);
-                a.base().as_ptr().write_volatile(43);
-                a.unshare(4096, 4096).unwrap();
-                assert_eq!(a.base().as_ptr().add(8191).read_volatile(), 0);
-                b.base().as_ptr().add(8190).write_volatile(1);
-                assert_eq!(a.base().as_ptr().add(8190).read_volatile(), 0);
-                assert_eq!(b.base().as_ptr().read_volatile(), 43);
             }
-            assert!(a.unshare(4096, 8192).is_err());
         }
     }
 }

@@ -480,11 +480,6 @@ impl Watchdog {
             // would never end.
             self.hear_out(link, &in_order);
         }
-        if let Some(neighbour) = self.known_neighbour(process)
-            && link.watch.get().is_some_and(|watch| watch.is_dead())
-        {
-            neighbour.died();
-        }
         for m in self.has_members_in(process) {
             m.process_failed(process, reason, tell);
         }

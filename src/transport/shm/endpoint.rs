@@ -5,13 +5,11 @@ use super::neighbour::Neighbour;
 use super::ring::{First, Fragment, INLINE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_REGION};
 use super::segment::{SLOTS, Segment};
 use super::shared::{Shared, Window};
-use super::together::Shares;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Instant;
 
@@ -20,10 +18,8 @@ const EAGER: usize = 16 << 10;
 /// Messages from this many bytes on are taken from the sender's region, where they lie in one. It is faster for shorter
 /// ones, too, but those that are copied let the sender go on before they are received.
 const IN_PLACE: usize = 1 << 10;
-/// From so many bytes on both sides copy, where both buffers lie in regions.
-const TOGETHER: usize = 8 << 20;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
-pub(super) const STREAM: usize = 8 << 20;
+const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
 const PULL: usize = 512 << 10;
 /// As above for a reducing sink, where the bytes go through a buffer that should stay in the cache.
@@ -55,38 +51,26 @@ pub struct Wiring {
     pub neighbour: Arc<Neighbour>,
 }
 
-/// A message that the peer may be copying.
-#[derive(Clone, Copy)]
-pub(super) struct Announced {
-    pub from: *const u8,
-    pub len: usize,
-}
-
-// SAFETY: the caller's buffer, used by whoever may call `send`.
-unsafe impl Send for Announced {}
-
 /// Where an announced message is.
-pub(super) enum Source {
+enum Source {
     /// At this address of the sender's process.
     Remote(u64),
     /// In a region.
     Mapped(Window),
-    /// In a region, for a buffer that is in one, too.
-    Split(Shares),
 }
 
 /// See the module's documentation.
 pub struct ShmEndpoint {
-    pub(super) tx: Sender,
-    pub(super) rx: Receiver,
-    pub(super) wiring: Wiring,
+    tx: Sender,
+    rx: Receiver,
+    wiring: Wiring,
     reach: Reach,
     probed: bool,
     /// Announced messages that the sender has been told are read.
-    pub(super) reaped: u64,
+    reaped: u64,
     posted: u64,
-    pub(super) pull: Option<Source>,
-    pub(super) pulled: u64,
+    pull: Option<Source>,
+    pulled: u64,
     buffer: Vec<u8>,
     /// The peer's messages are over, or not to be trusted.
     fault: Option<Fault>,
@@ -95,15 +79,11 @@ pub struct ShmEndpoint {
     /// This end sends nothing more.
     finished: bool,
     /// Something was done that the peer may wait for, and its bell has not been rung since.
-    pub(super) unrung: bool,
+    unrung: bool,
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
     choice: Choice,
-    /// There are more members here than processors: who waits must not wait for somebody who copies for him.
-    pub(super) is_crowded: bool,
-    pub(super) shared: Shared,
-    /// Messages that were announced and not reaped: where they are.
-    pub(super) announced: VecDeque<Announced>,
+    shared: Shared,
     /// When the long message that is coming began, and which way it takes.
     timing: Option<(Instant, Way)>,
     /// When the last one was complete.
@@ -117,7 +97,6 @@ impl ShmEndpoint {
         let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
         let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
         let shared = Shared::new(wiring.neighbour.clone());
-        let is_crowded = wiring.segment.members() as usize > process::processors();
         ShmEndpoint {
             tx,
             rx,
@@ -135,9 +114,7 @@ impl ShmEndpoint {
             unrung: false,
             freed: (0, 0),
             choice: Choice::default(),
-            is_crowded,
             shared,
-            announced: VecDeque::new(),
             timing: None,
             last: None,
         }
@@ -189,7 +166,6 @@ impl ShmEndpoint {
 
     /// This end reads no more.
     fn leave(&mut self) {
-        self.keep_out();
         self.rx.control().gone.store(1, Ordering::Release);
         self.finish();
     }
@@ -274,12 +250,6 @@ impl ShmEndpoint {
         };
         // The slot is given back when the message is complete: the sender looks at the line where that is said, and
         // would hold up every store behind it.
-        if msg.len >= TOGETHER
-            && let Some(shares) = self.share_out(msg, &window)
-        {
-            // SAFETY: by this function's contract.
-            return unsafe { self.take_share(msg, shares) };
-        }
         // SAFETY: by this function's contract.
         unsafe { self.take(msg, window) }
     }
@@ -307,7 +277,7 @@ impl ShmEndpoint {
 
     /// A message from a region is complete.
     #[inline]
-    pub(super) fn taken(&mut self, len: usize) {
+    fn taken(&mut self, len: usize) {
         self.rx.release();
         self.free(0);
         self.fetched(len);
@@ -412,7 +382,7 @@ impl ShmEndpoint {
 
     /// Whether what was just read is what the sender announced. It voids its announcement before it lets its caller
     /// reuse the buffer; if it did so while we read, what we read may be anything.
-    pub(super) fn still_valid(&self) -> Result<(), Fault> {
+    fn still_valid(&self) -> Result<(), Fault> {
         // Pairs with the fence in `cancel`: our reads come before the look at the mark.
         fence(Ordering::Acquire);
         if self.rx.control().cancelled.load(Ordering::Acquire) != 0 { Err(Fault::Closed) } else { Ok(()) }
@@ -473,7 +443,6 @@ impl ShmEndpoint {
         self.tx.publish(&f, tag);
         msg.started = true;
         self.posted += 1;
-        self.announced.push_back(Announced { from: msg.ptr, len: msg.len });
         self.unrung = true;
         Progress::Posted
     }
@@ -508,8 +477,6 @@ impl ShmEndpoint {
             Some(Source::Remote(base)) => return unsafe { self.fetch(msg, base) },
             // SAFETY: by this function's contract.
             Some(Source::Mapped(window)) => return unsafe { self.take(msg, window) },
-            // SAFETY: by this function's contract.
-            Some(Source::Split(shares)) => return unsafe { self.take_share(msg, shares) },
         }
         match self.rx.peek() {
             0 if self.peer_finished() => Err(Fault::Closed),
@@ -563,10 +530,7 @@ impl Endpoint for ShmEndpoint {
             // SAFETY: by this function's contract.
             match unsafe { self.receive(msg) } {
                 Ok(p) => return Ok(p),
-                Err(f) => {
-                    self.fault = Some(f);
-                    self.keep_out();
-                }
+                Err(f) => self.fault = Some(f),
             }
         }
         Err(self.fault.unwrap_or(Fault::Closed).into())
@@ -587,11 +551,9 @@ impl Endpoint for ShmEndpoint {
             if self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
                 return Err(EndpointError::Closed);
             }
-            self.help();
             return Ok(0);
         }
         self.reaped = pulled;
-        self.announced.drain(..(n as usize).min(self.announced.len()));
         Ok(n as usize)
     }
 

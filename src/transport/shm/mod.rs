@@ -10,13 +10,11 @@
 
 mod choice;
 pub mod endpoint;
-mod help;
 pub mod neighbour;
 pub mod region;
 pub mod ring;
 pub mod segment;
 mod shared;
-mod together;
 
 #[cfg(test)]
 mod tests;

@@ -37,8 +37,6 @@ pub struct Neighbour {
     theirs: Mutex<HashMap<RegionId, Arc<SharedMemory>>>,
     /// There is no way to it any more.
     gone: AtomicBool,
-    /// Its process is no more: nothing of it runs.
-    dead: AtomicBool,
 }
 
 impl Neighbour {
@@ -61,7 +59,6 @@ impl Neighbour {
             offered: Mutex::default(),
             theirs: Mutex::default(),
             gone: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
         }
     }
 
@@ -163,21 +160,6 @@ impl Neighbour {
         let mut offered = self.offered.lock();
         offered.retain(|_, mapped| *mapped);
         self.changed();
-    }
-
-    /// The peer's process was seen to die.
-    pub fn died(&self) {
-        self.dead.store(true, Ordering::Release);
-    }
-
-    /// Whether it was.
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
-    }
-
-    /// Whether the peer is this process.
-    pub(super) fn is_own(&self) -> bool {
-        self.courier.is_none()
     }
 
     /// The way to the peer's process has ended, most likely with it.

@@ -100,22 +100,6 @@ pub fn release(base: *const u8) -> bool {
     true
 }
 
-/// Takes pages out of the region that they lie in, so that no peer that has it mapped writes to them any more; their
-/// contents are lost. Nothing of the region is shared from then on.
-pub(super) fn detach(ptr: *mut u8, len: usize) -> Result<()> {
-    let mut registry = REGISTRY.lock();
-    let Registry { regions, neighbours, .. } = &mut *registry;
-    let region = regions.range_mut(..=ptr.addr()).next_back();
-    let (base, region) = region.ok_or_else(|| Error::internal("pages of no region"))?;
-    region.memory.unshare(ptr.addr() - base, len)?;
-    region.file = None;
-    changed();
-    for neighbour in neighbours.iter().filter_map(Weak::upgrade) {
-        neighbour.withdraw(region.id);
-    }
-    Ok(())
-}
-
 /// With the registry's lock held.
 fn changed() {
     // Relaxed: whoever looks for a buffer got its address from who allocated it, and with it everything before.
@@ -271,24 +255,6 @@ mod tests {
         }
         assert!(allocate(usize::MAX, true).unwrap_err().text.starts_with("size: "));
         assert!(allocate(isize::MAX as usize - PAGE, true).is_err());
-    }
-
-    #[test]
-    fn detached_pages_are_nobody_else_s() {
-        let base = allocate(4 * PAGE, true).unwrap();
-        let own = Neighbour::own();
-        let mut view = View::default();
-        assert_eq!(place(&mut view, &own, base, 0, 1), Some(0));
-        // SAFETY: four pages of its own.
-        unsafe {
-            base.write_bytes(1, 4 * PAGE);
-            detach(base.add(PAGE).as_ptr(), 2 * PAGE).unwrap();
-            let bytes = std::slice::from_raw_parts(base.as_ptr(), 4 * PAGE);
-            assert!(bytes.iter().enumerate().all(|(i, b)| *b == u8::from(!(PAGE..3 * PAGE).contains(&i))));
-        }
-        assert_eq!(place(&mut view, &own, base, 0, 1), None);
-        assert!(release(base.as_ptr()));
-        assert!(detach(std::ptr::without_provenance_mut(PAGE), PAGE).is_err());
     }
 
     #[test]

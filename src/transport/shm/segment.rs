@@ -10,7 +10,6 @@
 //! Pages are taken when they are touched, so pairs that never talk cost nothing. Everything is accessed through
 //! atomics or raw copies; nothing that a peer wrote is trusted to be in range.
 
-use super::help::HelpLine;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, OnceLock};
@@ -69,8 +68,6 @@ pub struct RingControl {
     pub finished: AtomicU32,
     /// Sender: large messages that were announced and not read completely are void.
     pub cancelled: AtomicU32,
-    /// Both: a message that both copy.
-    pub help: HelpLine,
 }
 
 /// One mapping of the shared memory.

@@ -19,7 +19,6 @@ pub struct Shared {
 }
 
 /// Bytes of a region of the peer, mapped as long as this exists.
-#[derive(Clone)]
 pub struct Window {
     memory: Arc<SharedMemory>,
     at: usize,

@@ -4,9 +4,8 @@ use super::endpoint::{ShmEndpoint, Wiring};
 use super::neighbour::Neighbour;
 use super::region::{self, View};
 use super::segment::Segment;
-use crate::transport::conformance::driver::{Patience, Registered, fp, pattern, with_registered};
-use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg, Sink};
-use std::ptr::NonNull;
+use crate::transport::conformance::driver::{Registered, fp, with_registered};
+use crate::transport::{Endpoint, EndpointError, RecvMsg, SendMsg, Sink};
 
 /// Two ends in one process.
 pub fn pair(direct: bool) -> (ShmEndpoint, ShmEndpoint) {
@@ -58,82 +57,6 @@ fn conforms_into_regions() {
 #[test]
 fn conforms_between_regions() {
     registered(true, true);
-}
-
-/// A message between two regions, with what has to be done for it; the bytes that arrive.
-struct Long {
-    from: NonNull<u8>,
-    to: NonNull<u8>,
-    len: usize,
-    out: SendMsg,
-    inn: RecvMsg,
-}
-
-impl Long {
-    fn new(len: usize) -> Long {
-        let [from, to] = [(); 2].map(|()| region::allocate(len, true).unwrap());
-        // SAFETY: as much as was asked for, and nobody else's.
-        unsafe { std::slice::from_raw_parts_mut(from.as_ptr(), len) }.copy_from_slice(&pattern(1, len));
-        let out = SendMsg::new(fp(0), from.as_ptr(), len);
-        Long { from, to, len, out, inn: RecvMsg::new(fp(0), Sink::Copy(to.as_ptr()), len) }
-    }
-
-    fn arrived(&self) -> &[u8] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.to.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for Long {
-    fn drop(&mut self) {
-        assert!(region::release(self.from.as_ptr()) && region::release(self.to.as_ptr()));
-    }
-}
-
-#[test]
-fn a_sender_that_waits_takes_its_share() {
-    for len in [8 << 20, (9 << 20) + 5] {
-        let (mut a, mut b) = pair(true);
-        let mut long = Long::new(len);
-        // SAFETY: the buffers live as long as the endpoints use them.
-        unsafe {
-            assert_eq!(a.send(&mut long.out).unwrap(), Progress::Posted);
-            assert_eq!(b.recv(&mut long.inn).unwrap(), Progress::Some);
-        }
-        let begun = long.inn.offset;
-        assert!(begun > 0 && begun < len / 2);
-        // All that is left but for the edges, piece by piece.
-        for _ in 0..1000 {
-            assert_eq!(a.reap().unwrap(), 0);
-        }
-        let mut patience = Patience::default();
-        // SAFETY: as above.
-        while unsafe { b.recv(&mut long.inn).unwrap() } != Progress::Done {
-            patience.after(false);
-        }
-        assert_eq!(a.reap().unwrap(), 1);
-        assert!(long.arrived() == &pattern(1, len)[..], "{len}");
-    }
-}
-
-#[test]
-fn a_sender_that_stopped_in_the_middle_of_a_piece_reaches_the_buffer_no_more() {
-    let (mut a, mut b) = pair(true);
-    let mut long = Long::new(8 << 20);
-    // SAFETY: the buffers live as long as the endpoints use them.
-    unsafe {
-        assert_eq!(a.send(&mut long.out).unwrap(), Progress::Posted);
-        assert_eq!(b.recv(&mut long.inn).unwrap(), Progress::Some);
-    }
-    let place = a.stop_in_a_piece();
-    let mapping = Neighbour::own().mapping(place.id).unwrap();
-    b.cancel();
-    // Nobody else finds the region any more, and its buffer is memory still.
-    assert!(View::default().find(&Neighbour::own(), long.to.as_ptr(), 1).is_none());
-    // SAFETY: memory of its own.
-    unsafe { long.to.write_bytes(7, long.len) };
-    drop(mapping);
-    drop((a, b));
 }
 
 #[test]
