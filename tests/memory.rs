@@ -304,6 +304,7 @@ fn lives(me: usize) {
     w.run(&barrier()).expect("barrier");
     drop(early);
     until("the peer's memory is unmapped", || mapped() == 0);
+    w.run(&barrier()).expect("barrier");
     for round in 0..50 {
         let len = 10_000 + 37_000 * (round % 7);
         let from = Memory::filled(&pattern(me + round, len));
