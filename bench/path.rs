@@ -10,6 +10,7 @@ use multiworld::store::wire;
 use multiworld::sync::Arc;
 use multiworld::sync::slab::Slab;
 use multiworld::transport::protocol::Header;
+use multiworld::transport::shm::Neighbour;
 use multiworld::transport::shm::endpoint::Wiring;
 use multiworld::transport::shm::ring::{Receiver, Sender, TAG_DATA};
 use multiworld::transport::shm::{Segment, ShmEndpoint};
@@ -76,7 +77,8 @@ struct End {
 
 impl End {
     fn new(segment: &Arc<Segment>, me: u32, size: usize) -> End {
-        let wiring = Wiring { segment: segment.clone(), me, peer: 1 - me, direct: false, doorbell: None };
+        let (segment, neighbour) = (segment.clone(), Neighbour::own());
+        let wiring = Wiring { segment, me, peer: 1 - me, direct: false, doorbell: None, neighbour };
         let (from, to) = (vec![1; size], vec![0; size]);
         End { endpoint: ShmEndpoint::new(wiring), from, to, fp: fingerprint(size) }
     }

@@ -62,7 +62,8 @@
 //! 3. The endpoint puts a header in front: the [`types::Fingerprint`] of the call and its length. Shared
 //!    memory ([`transport::shm`]) copies a short message into a ring, and of a long one announces only where
 //!    it is, for the receiver to read it once, straight from the sender's memory (where the kernel does not
-//!    allow that, long messages take the ring in pieces). TCP ([`transport::tcp`]) writes from the caller's
+//!    allow that, long messages take the ring in pieces). Memory from `mwMemAlloc` is mapped by the peers that
+//!    messages from it go to: they read it where it is ([`transport::shm::region`]). TCP ([`transport::tcp`]) writes from the caller's
 //!    buffer.
 //! 4. On the other side the endpoint compares the header with the receive that comes next. Both sides call in
 //!    the same order, so there are no tags and nothing is ever received before it was asked for; a header

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// In the order in which the header shows them.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "result",
     "unique_id",
     "config",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 11] = [
     "operation",
     "group",
     "request",
+    "memory",
     "event",
 ];
 

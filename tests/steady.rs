@@ -1,10 +1,14 @@
 //! What a small operation asks of the kernel and of the allocator once it has been called before: nothing.
 //!
 //! Both ranks of a world belong to one thread, which sends and then receives: nothing is ever waited for, so that the
-//! counts do not depend on the machine.
+//! counts do not depend on the machine. A message between two regions of memory from mwMemAlloc is not over when it has
+//! been sent, so there the thread has the two endpoints themselves.
 
 use multiworld::config::{Config, TransportChoice};
-use multiworld::types::{DataType, OpKind, RedOp, Reduction};
+use multiworld::transport::shm::endpoint::Wiring;
+use multiworld::transport::shm::{Neighbour, Segment, ShmEndpoint, region};
+use multiworld::transport::{Endpoint, Progress, RecvMsg, SendMsg, Sink};
+use multiworld::types::{DataType, Fingerprint, OpKind, RedOp, Reduction};
 use multiworld::world::{Call, World};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -96,35 +100,89 @@ fn trap_system_calls() {
     }
 }
 
-#[test]
-fn a_small_message_allocates_nothing_and_makes_no_system_call() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    let config =
-        Config { transport: TransportChoice::Shm, ifname: Some("lo".into()), ..Config::from_env().unwrap() };
-    let worlds = World::init_all(2, &config).unwrap();
+/// Runs `round` until all is settled, and then once more in a thread that is looked at.
+fn expect_nothing(mut round: impl FnMut() + Send + 'static) {
+    let done = Arc::new(AtomicBool::new(false));
+    let tell = done.clone();
     std::thread::spawn(move || {
-        let mut sizes: Vec<[Vec<u8>; 2]> =
-            [8, 100, 4096, 16 << 10].iter().map(|n| [vec![7; *n], vec![0; *n]]).collect();
-        for buffers in &mut sizes {
-            (0..ROUNDS).for_each(|_| exchange(&worlds, buffers));
-        }
+        round();
         trap_system_calls();
         COUNTED.set(true);
-        for buffers in &mut sizes {
-            (0..ROUNDS).for_each(|_| exchange(&worlds, buffers));
-        }
+        round();
         COUNTED.set(false);
-        DONE.store(true, Ordering::Release);
+        tell.store(true, Ordering::Release);
         loop {
             std::hint::spin_loop();
         }
     });
     let until = Instant::now() + Duration::from_secs(60);
-    while !DONE.load(Ordering::Acquire) {
+    while !done.load(Ordering::Acquire) {
         assert!(Instant::now() < until, "the thread hangs, or has panicked");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0, "allocations");
     let last = LAST_SYSTEM_CALL.load(Ordering::Relaxed);
     assert_eq!(SYSTEM_CALLS.load(Ordering::Relaxed), 0, "system calls, the last one number {last}");
+}
+
+#[test]
+fn a_small_message_allocates_nothing_and_makes_no_system_call() {
+    let config =
+        Config { transport: TransportChoice::Shm, ifname: Some("lo".into()), ..Config::from_env().unwrap() };
+    let worlds = World::init_all(2, &config).unwrap();
+    let mut sizes: Vec<[Vec<u8>; 2]> =
+        [8, 100, 4096, 16 << 10].iter().map(|n| [vec![7; *n], vec![0; *n]]).collect();
+    expect_nothing(move || {
+        for buffers in &mut sizes {
+            (0..ROUNDS).for_each(|_| exchange(&worlds, buffers));
+        }
+    });
+}
+
+#[test]
+fn a_message_between_regions_allocates_nothing_and_makes_no_system_call() {
+    const LONGEST: usize = 9 << 20;
+    let (segment, _) = Segment::create(2, true).unwrap();
+    let wiring = |me, peer| {
+        let (segment, neighbour) = (segment.clone(), Neighbour::own());
+        Wiring { segment, me, peer, direct: true, doorbell: None, neighbour }
+    };
+    segment.introduce(0);
+    segment.introduce(1);
+    let (mut a, mut b) = (ShmEndpoint::new(wiring(0, 1)), ShmEndpoint::new(wiring(1, 0)));
+    // Addresses are numbers, so that the thread can have them; the memory is never freed.
+    let sizes = [1024, 5000, 40_000, 400_000, LONGEST];
+    let [from, to] = [(); 2].map(|()| region::allocate(LONGEST, true).unwrap().as_ptr().expose_provenance());
+    let fp = Fingerprint {
+        kind: OpKind::PointToPoint,
+        dtype: 1,
+        redop: Fingerprint::NO_REDOP,
+        root: -1,
+        seq: 0,
+        count: 1,
+    };
+    expect_nothing(move || {
+        for len in sizes {
+            for round in 0..ROUNDS / 20 {
+                let (from, to) = (
+                    std::ptr::with_exposed_provenance_mut::<u8>(from),
+                    std::ptr::with_exposed_provenance_mut::<u8>(to),
+                );
+                let mut out = SendMsg::new(fp, from, len);
+                let mut inn = RecvMsg::new(fp, Sink::Copy(to), len);
+                // SAFETY: both are as long as the longest message and live for ever.
+                unsafe {
+                    from.add(len - 1).write(round as u8);
+                    assert!(matches!(a.send(&mut out), Ok(Progress::Posted)));
+                    while !matches!(b.recv(&mut inn), Ok(Progress::Done)) {
+                        assert!(matches!(a.reap(), Ok(0)));
+                    }
+                    assert!(matches!(a.reap(), Ok(1)));
+                    a.flush();
+                    b.flush();
+                    assert_eq!(to.add(len - 1).read(), round as u8);
+                }
+            }
+        }
+    });
 }

@@ -4,6 +4,7 @@
 //! a [`Device`]: operations are enqueued on a stream and carried out by hardware, so that a call returns before they
 //! are done, and what can be learned about them later is whether a [`Mark`] has been reached.
 
+pub mod memory;
 pub mod nccl;
 
 use crate::error::{Error, Result};

@@ -17,6 +17,7 @@
 //! | `operation` | the operations, `mwStream_t` |
 //! | `group` | groups |
 //! | `request` | `mwRequest_t` |
+//! | `memory` | memory for buffers |
 //! | `event` | `mwEvent_t` |
 //! | `boundary`, `arg`, `handle` | what all of them share: the panic guard, argument checks, the handle tables |
 
@@ -33,6 +34,7 @@ mod datatype;
 mod event;
 mod group;
 mod handle;
+mod memory;
 mod operation;
 mod redop;
 mod request;
@@ -46,6 +48,7 @@ pub use datatype::*;
 pub use event::*;
 pub use group::*;
 pub use handle::{mwRequest, mwRequest_t, mwWorld, mwWorld_t};
+pub use memory::*;
 pub use operation::*;
 pub use redop::*;
 pub use request::*;

@@ -156,3 +156,28 @@ fn every_result_has_a_text() {
     assert_eq!(text(-5), "unknown result code");
     assert_eq!(text(9), "unknown result code");
 }
+
+#[test]
+fn memory_is_checked_before_it_is_touched() {
+    let mut memory = ptr::without_provenance_mut(8);
+    // SAFETY: every pointer is NULL or valid, or refused.
+    unsafe {
+        refused(mwMemAlloc(ptr::null_mut(), 8), "ptr: NULL");
+        let text = format!("size: {} bytes are more than an address space holds", usize::MAX);
+        refused(mwMemAlloc(&raw mut memory, usize::MAX), &text);
+        assert!(memory.is_null());
+        assert_eq!(mwMemFree(ptr::null_mut()), mwResult_t::mwSuccess);
+        for size in [0, 1, 100_000] {
+            assert_eq!(mwMemAlloc(&raw mut memory, size), mwResult_t::mwSuccess);
+            assert!(memory.addr().is_multiple_of(4096) && !memory.is_null());
+            memory.cast::<u8>().write_bytes(1, size);
+            let inside = memory.cast::<u8>().wrapping_add(4096).cast();
+            let not_ours = |at| format!("ptr: {at:p} is not from mwMemAlloc, or has been freed");
+            refused(mwMemFree(inside), &not_ours(inside));
+            assert_eq!(mwMemFree(memory), mwResult_t::mwSuccess);
+        }
+        let mut on_the_stack = 0u64;
+        let at = (&raw mut on_the_stack).cast();
+        refused(mwMemFree(at), &format!("ptr: {at:p} is not from mwMemAlloc, or has been freed"));
+    }
+}

@@ -141,9 +141,17 @@ impl Channel {
         self.recvs.clear();
     }
 
-    /// Sends at once, if nothing else is being sent.
+    /// Sends at once, if nothing else is being sent. Of what has only been announced it looks so many times whether it
+    /// has been taken, unless somebody else wants in.
     #[inline]
-    pub fn send_now(&mut self, mut fp: Fingerprint, ptr: *const u8, len: usize) -> Attempt {
+    pub fn send_now(
+        &mut self,
+        mut fp: Fingerprint,
+        ptr: *const u8,
+        len: usize,
+        looks: u32,
+        wanted: impl Fn() -> bool,
+    ) -> Attempt {
         if !self.can_start_sending() {
             return Attempt::Untried;
         }
@@ -163,9 +171,7 @@ impl Channel {
                     continue;
                 }
                 Ok(Progress::Posted) => {
-                    // It may only have been held back for others that follow, and none does.
-                    if matches!(self.endpoint.reap(), Ok(1)) {
-                        self.endpoint.flush();
+                    if self.is_reaped(looks, wanted) {
                         return Attempt::Done;
                     }
                     posted = true;
@@ -175,6 +181,31 @@ impl Channel {
             }
             self.endpoint.flush();
             return Attempt::Sending(msg, posted);
+        }
+    }
+
+    /// Whether the only posted message is done within so many looks.
+    #[inline]
+    fn is_reaped(&mut self, looks: u32, wanted: impl Fn() -> bool) -> bool {
+        // The first look is also for a message that was only held back for others that follow, and none does.
+        let mut reaped = self.endpoint.reap();
+        self.endpoint.flush();
+        // Where one is a system call, the socket is full.
+        let mut left = if self.poll_fd().is_some() { 1 } else { looks };
+        loop {
+            match reaped {
+                Ok(0) => {}
+                Ok(_) => return true,
+                // An error stays, and is told when the channel makes progress.
+                Err(_) => return false,
+            }
+            left = left.saturating_sub(1);
+            if left == 0 || wanted() {
+                return false;
+            }
+            std::hint::spin_loop();
+            reaped = self.endpoint.reap();
+            self.endpoint.flush();
         }
     }
 

@@ -275,7 +275,11 @@ impl Engine {
         let looks = if self.busy.is_empty() { looks } else { 1 };
         let Message { fp, ptr, len, peer, send } = *message;
         let Some(Some(c)) = self.channels.get_mut(peer as usize) else { return Attempt::Untried };
-        let attempt = if send { c.send_now(fp, ptr, len) } else { c.recv_now(fp, ptr, len, looks, wanted) };
+        let attempt = if send {
+            c.send_now(fp, ptr, len, looks, wanted)
+        } else {
+            c.recv_now(fp, ptr, len, looks, wanted)
+        };
         if matches!(attempt, Attempt::Done) {
             self.count(message.bytes());
         }

@@ -1,10 +1,11 @@
 //! Shared memory without a name: nothing is left behind by any kind of death.
 
+use super::socket;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 /// A mapping shared between processes. Zeroed when created; its size can never change. It keeps no descriptor: a
@@ -41,25 +42,77 @@ fn unnamed_file() -> io::Result<OwnedFd> {
     }
 }
 
+/// Which file a descriptor is of. No two that exist at the same time are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its device.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
+    // SAFETY: an all-zero stat is a valid value to write to, and the descriptor is open.
+    unsafe {
+        let mut st: libc::stat = std::mem::zeroed();
+        check(libc::fstat(fd.as_raw_fd(), &mut st))
+            .map_err(|e| Error::system("fstat of shared memory", &e))?;
+        Ok(st)
+    }
+}
+
+/// Which file a descriptor is of.
+pub fn identity(fd: BorrowedFd<'_>) -> Result<Identity> {
+    stat(fd).map(|st| Identity { device: st.st_dev, inode: st.st_ino })
+}
+
+/// How memory that others map is mapped.
+const SHARED: libc::c_int = libc::MAP_SHARED | libc::MAP_NORESERVE;
+
 impl SharedMemory {
     /// New zeroed memory of `len` bytes (pages are taken when they are touched), and the descriptor to send to
     /// the peers that will map it. With `use_memfd` false, or where
     /// memfd_create does not work, an unnamed file in /dev/shm serves.
     pub fn create(name: &CStr, len: usize, use_memfd: bool) -> Result<(SharedMemory, OwnedFd)> {
+        SharedMemory::create_reserved(name, len, use_memfd, false)
+    }
+
+    /// As [`SharedMemory::create`], for as much as a caller asks for: what has to come from /dev/shm, whose room is
+    /// limited, is taken at once, since it would be missed with a fatal signal later.
+    pub fn create_large(name: &CStr, len: usize, use_memfd: bool) -> Result<(SharedMemory, OwnedFd)> {
+        SharedMemory::create_reserved(name, len, use_memfd, true)
+    }
+
+    fn create_reserved(
+        name: &CStr,
+        len: usize,
+        use_memfd: bool,
+        reserve: bool,
+    ) -> Result<(SharedMemory, OwnedFd)> {
         static SAID: AtomicBool = AtomicBool::new(false);
-        let fd = match if use_memfd { memfd(name) } else { Err(io::ErrorKind::Unsupported.into()) } {
-            Ok(fd) => fd,
+        let (fd, limited) = match if use_memfd { memfd(name) } else { Err(io::ErrorKind::Unsupported.into()) }
+        {
+            Ok(fd) => (fd, false),
+            // A file would need a descriptor, too.
+            Err(why) if socket::is_exhausted(&why) => return Err(Error::system("memfd_create", &why)),
             Err(why) => {
                 if !SAID.swap(true, Ordering::Relaxed) {
                     tracing::warn!("memfd_create: {why}; using unnamed files in /dev/shm");
                 }
-                unnamed_file().map_err(|e| Error::system("open(/dev/shm, O_TMPFILE)", &e))?
+                (unnamed_file().map_err(|e| Error::system("open(/dev/shm, O_TMPFILE)", &e))?, true)
             }
         };
         let size = libc::off_t::try_from(len).map_err(|_| Error::internal("shared memory too large"))?;
         // SAFETY: plain system call on our own descriptor.
         check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
             .map_err(|e| Error::system("ftruncate of shared memory", &e))?;
+        if reserve && limited {
+            // SAFETY: as above.
+            let rc = unsafe { libc::posix_fallocate(fd.as_raw_fd(), 0, size) };
+            if rc != 0 {
+                return Err(Error::system("room in /dev/shm", &io::Error::from_raw_os_error(rc)));
+            }
+        }
         // A peer that shrank the file would turn our next access into SIGBUS. Unnamed files cannot be sealed;
         // there the peer is trusted as far as the shared secret goes.
         // SAFETY: plain system call on our own descriptor; failure is tolerated as said.
@@ -70,38 +123,45 @@ impl SharedMemory {
                 libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
             );
         }
-        Ok((SharedMemory::map(&fd, len)?, fd))
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        Ok((SharedMemory::map_as(access, SHARED, fd.as_raw_fd(), len)?, fd))
     }
 
     /// Maps memory that a peer sent. Fails when it is not exactly `len` bytes.
     pub fn open(fd: OwnedFd, len: usize) -> Result<SharedMemory> {
-        // SAFETY: an all-zero stat is a valid value to write to, and the descriptor is ours.
-        let size = unsafe {
-            let mut st: libc::stat = std::mem::zeroed();
-            check(libc::fstat(fd.as_raw_fd(), &mut st))
-                .map_err(|e| Error::system("fstat of shared memory", &e))?;
-            st.st_size
-        };
+        SharedMemory::open_as(libc::PROT_READ | libc::PROT_WRITE, &fd, len)
+    }
+
+    /// The same for memory that is only read.
+    pub fn open_to_read(fd: OwnedFd, len: usize) -> Result<SharedMemory> {
+        SharedMemory::open_as(libc::PROT_READ, &fd, len)
+    }
+
+    fn open_as(access: libc::c_int, fd: &OwnedFd, len: usize) -> Result<SharedMemory> {
+        let size = stat(fd.as_fd())?.st_size;
         if u64::try_from(size).ok() != Some(len as u64) {
             return Err(Error::internal(format!(
                 "a peer sent {size} bytes of shared memory instead of {len}"
             )));
         }
-        SharedMemory::map(&fd, len)
+        SharedMemory::map_as(access, SHARED, fd.as_raw_fd(), len)
     }
 
-    fn map(fd: &OwnedFd, len: usize) -> Result<SharedMemory> {
-        // SAFETY: a fresh mapping chosen by the kernel, of an open descriptor.
-        let p = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
+    /// New zeroed memory of `len` bytes that no other process can map, with all that is said of a mapping otherwise.
+    pub fn private(len: usize) -> Result<SharedMemory> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        SharedMemory::map_as(libc::PROT_READ | libc::PROT_WRITE, flags, -1, len)
+    }
+
+    /// Asks for huge pages, where the system gives them to who asks. Elsewhere nothing changes.
+    pub fn prefer_huge_pages(&self) {
+        // SAFETY: exactly the mapping made in `map_as`; advice changes no contents.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };
+    }
+
+    fn map_as(access: libc::c_int, flags: libc::c_int, fd: libc::c_int, len: usize) -> Result<SharedMemory> {
+        // SAFETY: a fresh mapping chosen by the kernel.
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, fd, 0) };
         if p == libc::MAP_FAILED {
             return Err(Error::system("mmap of shared memory", &io::Error::last_os_error()));
         }
@@ -130,7 +190,7 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `map`; whoever holds references into it holds this value too.
+        // SAFETY: exactly the mapping made in `map_as`; whoever holds references into it holds this value too.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Code;
 use crate::fault::health::News;
+use crate::sys::memory::Identity;
 use crate::types::{Fingerprint, ProcessId, WorldId};
 
 /// Longest frame.
@@ -58,6 +59,27 @@ pub enum Message {
         /// What.
         bytes: Handout,
     },
+    /// Memory of the sender's; its descriptor comes along.
+    Region {
+        /// Its number.
+        id: u64,
+        /// Its bytes.
+        len: u64,
+        /// Which file it is.
+        identity: Identity,
+    },
+    /// What came of it.
+    RegionAnswer {
+        /// Its number.
+        id: u64,
+        /// Whether it is mapped.
+        mapped: bool,
+    },
+    /// The sender has freed it.
+    RegionFreed {
+        /// Its number.
+        id: u64,
+    },
     /// A process on the sender's machine has died.
     ProcessDied {
         /// Which.
@@ -69,7 +91,7 @@ impl Message {
     /// Descriptors that come along.
     pub fn fds(&self) -> usize {
         match self {
-            Message::Segment { .. } => 1,
+            Message::Segment { .. } | Message::Region { .. } => 1,
             Message::Alive { .. } => 2,
             _ => 0,
         }
@@ -118,6 +140,20 @@ impl Message {
             Message::ProcessDied { process } => {
                 b.push(5);
                 b.extend(process.0);
+            }
+            Message::Region { id, len, identity } => {
+                b.push(8);
+                let words = [*id, *len, identity.device, identity.inode];
+                b.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            }
+            Message::RegionAnswer { id, mapped } => {
+                b.push(9);
+                b.extend(id.to_le_bytes());
+                b.push(u8::from(*mapped));
+            }
+            Message::RegionFreed { id } => {
+                b.push(10);
+                b.extend(id.to_le_bytes());
             }
             Message::Calling { world, epoch, rank, call } => {
                 b.push(6);
@@ -188,29 +224,37 @@ impl Reader<'_> {
     fn message(&mut self) -> Option<Message> {
         Some(match self.take::<1>()?[0] {
             1 => Message::Heartbeat,
-            2 => Message::News {
-                world: WorldId(self.take()?),
-                epoch: self.take().map(u64::from_le_bytes)?,
-                news: self.news()?,
-            },
-            3 => {
-                Message::Segment { world: WorldId(self.take()?), epoch: self.take().map(u64::from_le_bytes)? }
-            }
+            2 => Message::News { world: WorldId(self.take()?), epoch: self.u64()?, news: self.news()? },
+            3 => Message::Segment { world: WorldId(self.take()?), epoch: self.u64()? },
             4 => Message::Alive { slot: Some(self.u32()?).filter(|s| *s != u32::MAX) },
             5 => Message::ProcessDied { process: ProcessId(self.take()?) },
             6 => Message::Calling {
                 world: WorldId(self.take()?),
-                epoch: self.take().map(u64::from_le_bytes)?,
+                epoch: self.u64()?,
                 rank: self.u32()?,
                 call: Fingerprint::decode(&self.take()?)?,
             },
-            7 => Message::Handout {
-                world: WorldId(self.take()?),
-                epoch: self.take().map(u64::from_le_bytes)?,
-                bytes: self.take()?,
-            },
+            7 => Message::Handout { world: WorldId(self.take()?), epoch: self.u64()?, bytes: self.take()? },
+            8 => {
+                let [id, len, device, inode] = [self.u64()?, self.u64()?, self.u64()?, self.u64()?];
+                Message::Region { id, len, identity: Identity { device, inode } }
+            }
+            9 => {
+                let id = self.u64()?;
+                let mapped = match self.take()? {
+                    [0] => false,
+                    [1] => true,
+                    _ => return None,
+                };
+                Message::RegionAnswer { id, mapped }
+            }
+            10 => Message::RegionFreed { id: self.u64()? },
             _ => return None,
         })
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
     }
 
     fn news(&mut self) -> Option<News> {
@@ -266,6 +310,10 @@ mod tests {
             Message::Alive { slot: None },
             Message::Alive { slot: Some(3) },
             Message::ProcessDied { process: ProcessId([1; 16]) },
+            Message::Region { id: 1 << 40, len: 3, identity: Identity { device: 5, inode: u64::MAX } },
+            Message::RegionAnswer { id: 7, mapped: true },
+            Message::RegionAnswer { id: 8, mapped: false },
+            Message::RegionFreed { id: 9 },
             Message::Calling {
                 world,
                 epoch: 2,

@@ -12,6 +12,7 @@
 pub mod acceptor;
 mod dial;
 pub mod link;
+mod memory;
 pub mod message;
 mod sentinel;
 mod service;
@@ -30,6 +31,7 @@ use crate::sys::eventfd::EventFd;
 use crate::sys::poll::{Epoll, Interest};
 use crate::sys::robust::Liveness;
 use crate::sys::{clock, interfaces, process, sleeper, socket};
+use crate::transport::shm::Neighbour;
 use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
 use link::Link;
 use message::{Handout, Message};
@@ -133,6 +135,8 @@ pub struct Watchdog {
     handouts: Mutex<HashMap<(WorldId, u64), Handout>>,
     handouts_changed: Condvar,
     early: Mutex<VecDeque<Early>>,
+    /// What the processes on this machine that there is a link to know of each other's memory.
+    neighbours: Mutex<HashMap<ProcessId, Arc<Neighbour>>>,
     /// Connections to stores, by token: when one hangs up the application is told.
     stores: Mutex<HashMap<u64, (OwnedFd, String)>>,
     /// Something is waiting for verdicts: tick the members.
@@ -220,6 +224,7 @@ impl Watchdog {
             handouts: Mutex::default(),
             handouts_changed: Condvar::new(),
             early: Mutex::default(),
+            neighbours: Mutex::default(),
             stores: Mutex::default(),
             suspicions: AtomicBool::new(false),
         });
@@ -478,6 +483,7 @@ impl Watchdog {
         for m in self.has_members_in(process) {
             m.process_failed(process, reason, tell);
         }
+        self.forget_neighbour(process);
         self.links_changed.notify_all();
         self.segments_changed.notify_all();
         self.handouts_changed.notify_all();
@@ -564,6 +570,17 @@ impl Watchdog {
                 if self.keys.read().contains_key(&KeyId(world.0)) {
                     handouts.insert((world, epoch), bytes);
                     self.handouts_changed.notify_all();
+                }
+            }
+            Message::Region { id, len, identity } => self.map_region(link, id, len, identity, fds.next()),
+            Message::RegionAnswer { id, mapped } => {
+                if let Some(neighbour) = self.known_neighbour(&link.peer) {
+                    neighbour.answered(id, mapped);
+                }
+            }
+            Message::RegionFreed { id } => {
+                if let Some(neighbour) = self.known_neighbour(&link.peer) {
+                    neighbour.unmap(id);
                 }
             }
             Message::ProcessDied { process } => {

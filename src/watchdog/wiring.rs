@@ -189,6 +189,9 @@ impl Watchdog {
             // The peer found its end of the old one closed and dialled again: the newer one is the one it uses.
             self.retire_link(&old);
             self.hear_out(&old, &old.hearing.lock());
+            if let Some(neighbour) = self.known_neighbour(&peer) {
+                neighbour.reconnected();
+            }
         }
         self.links_changed.notify_all();
         self.kick_sentinel();

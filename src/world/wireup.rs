@@ -154,6 +154,7 @@ impl World {
                     peer: at,
                     direct: w.facilities().cma,
                     doorbell: bells.get(&member.process).cloned().flatten(),
+                    neighbour: w.neighbour(&member.process),
                 };
                 shm += 1;
                 endpoints.push(Some(Box::new(ShmEndpoint::new(wiring))));

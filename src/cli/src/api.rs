@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_int};
 use std::fmt;
 use std::hint::black_box;
 use std::mem::size_of;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 /// Why a command failed, in one line.
 #[derive(Debug)]
@@ -93,6 +93,27 @@ fn failure(call: &str, result: mwResult_t, world: mwWorld_t) -> Failure {
 #[inline]
 fn check(call: &str, result: mwResult_t, world: mwWorld_t) -> Result<()> {
     if result == mwResult_t::mwSuccess { Ok(()) } else { Err(failure(call, result, world)) }
+}
+
+/// Memory from mwMemAlloc.
+pub fn allocate(len: usize) -> Result<NonNull<u8>> {
+    let mut start = ptr::null_mut();
+    // SAFETY: `start` is writable.
+    let result = unsafe { mwMemAlloc(&mut start, len) };
+    check("mwMemAlloc", result, ptr::null_mut())?;
+    NonNull::new(start.cast()).ok_or_else(|| Failure::new("mwMemAlloc gave nothing"))
+}
+
+/// Gives it back.
+///
+/// # Safety
+/// From [`allocate`], not given back yet, and no operation uses it any more.
+pub unsafe fn release(start: NonNull<u8>) {
+    // SAFETY: by this function's contract.
+    let result = unsafe { mwMemFree(start.as_ptr().cast()) };
+    if let Err(why) = check("mwMemFree", result, ptr::null_mut()) {
+        eprintln!("mw: {why}");
+    }
 }
 
 impl World {

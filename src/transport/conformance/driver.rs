@@ -1,9 +1,13 @@
 //! Drives two endpoints by polling them in turn, as the engine does, and keeps the buffers alive meanwhile.
 
 use crate::sync::Arc;
+use crate::transport::shm::region;
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, ReduceFn, SendMsg, Sink};
 use crate::types::{Fingerprint, OpKind};
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 /// Bytes behind every receive buffer that nobody may touch.
@@ -70,18 +74,104 @@ impl Patience {
     }
 }
 
+/// Whose buffers are allocated like those of `mwMemAlloc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// What is sent.
+    pub outgoing: bool,
+    /// What is received.
+    pub incoming: bool,
+}
+
+thread_local! {
+    static REGISTERED: Cell<Registered> = const { Cell::new(Registered { outgoing: false, incoming: false }) };
+}
+
+/// Runs `body`; the peers that it makes in this thread have such buffers, unless they are short.
+pub fn with_registered(registered: Registered, body: impl FnOnce()) {
+    REGISTERED.set(registered);
+    body();
+    REGISTERED.set(Registered::default());
+}
+
+/// Each of those is a file.
+const SHORT: usize = 1000;
+
+/// Memory for messages.
+enum Buffer {
+    Plain(Vec<u8>),
+    Region(NonNull<u8>, usize),
+}
+
+// SAFETY: memory of its own.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    fn new(bytes: Vec<u8>, registered: bool) -> Buffer {
+        if !registered || bytes.len() < SHORT {
+            return Buffer::Plain(bytes);
+        }
+        // At every place within a line.
+        let shift = bytes.len() % 64;
+        let base = region::allocate(bytes.len() + shift, true).expect("memory");
+        // SAFETY: as much as was asked for.
+        unsafe {
+            let start = base.add(shift);
+            start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            Buffer::Region(start, bytes.len())
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Buffer::Region(start, len) = self {
+            assert!(region::release(start.as_ptr().wrapping_sub(*len % 64)));
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Buffer::Plain(bytes) => bytes,
+            // SAFETY: initialised by `new`, and its own until drop.
+            Buffer::Region(start, len) => unsafe { std::slice::from_raw_parts(start.as_ptr(), *len) },
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Buffer::Plain(bytes) => bytes,
+            // SAFETY: as above.
+            Buffer::Region(start, len) => unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), *len) },
+        }
+    }
+}
+
 /// A receive and its buffer.
 struct Receive {
     msg: RecvMsg,
-    buf: Vec<u8>,
+    buf: Buffer,
+}
+
+/// What is being sent: the caller's bytes, and a copy where those are not to be sent themselves.
+struct Outgoing {
+    data: Arc<Vec<u8>>,
+    staged: Option<Buffer>,
 }
 
 /// One endpoint, the messages under way and their buffers.
 pub struct Peer {
     /// First, so that it is dropped before the buffers.
     pub end: Box<dyn Endpoint>,
-    sends: VecDeque<(SendMsg, Arc<Vec<u8>>)>,
-    posted: VecDeque<Arc<Vec<u8>>>,
+    registered: Registered,
+    sends: VecDeque<(SendMsg, Outgoing)>,
+    posted: VecDeque<Outgoing>,
     recvs: VecDeque<Receive>,
     /// What has been received, oldest first.
     pub received: VecDeque<Vec<u8>>,
@@ -92,6 +182,7 @@ impl Peer {
     pub fn new(end: Box<dyn Endpoint>) -> Peer {
         Peer {
             end,
+            registered: REGISTERED.get(),
             sends: VecDeque::new(),
             posted: VecDeque::new(),
             recvs: VecDeque::new(),
@@ -107,12 +198,15 @@ impl Peer {
 
     /// Queues a message.
     pub fn send(&mut self, fp: Fingerprint, data: Arc<Vec<u8>>) {
-        self.sends.push_back((SendMsg::new(fp, data.as_ptr(), data.len()), data));
+        let copy = self.registered.outgoing && data.len() >= SHORT;
+        let staged = copy.then(|| Buffer::new(data.to_vec(), true));
+        let ptr = staged.as_ref().map_or(data.as_ptr(), |staged| staged.as_ptr());
+        self.sends.push_back((SendMsg::new(fp, ptr, data.len()), Outgoing { data, staged }));
     }
 
     /// Queues a receive into a buffer of its own.
     pub fn recv(&mut self, fp: Fingerprint, len: usize) {
-        let mut buf = vec![UNTOUCHED; len + GUARD];
+        let mut buf = Buffer::new(vec![UNTOUCHED; len + GUARD], self.registered.incoming);
         let sink = Sink::Copy(buf.as_mut_ptr());
         self.recvs.push_back(Receive { msg: RecvMsg::new(fp, sink, len), buf });
     }
@@ -122,6 +216,7 @@ impl Peer {
         let len = initial.len();
         let mut buf = initial.to_vec();
         buf.resize(len + GUARD, UNTOUCHED);
+        let mut buf = Buffer::new(buf, self.registered.incoming);
         let sink = Sink::Reduce { dst: buf.as_mut_ptr(), kernel, elem };
         self.recvs.push_back(Receive { msg: RecvMsg::new(fp, sink, len), buf });
     }
@@ -148,8 +243,11 @@ impl Peer {
 
     /// Overwrites what was being sent, as the caller may after [`Endpoint::cancel`]. Nobody else may hold it.
     pub fn scribble(&mut self) {
-        for data in self.sends.iter_mut().map(|(_, data)| data).chain(&mut self.posted) {
-            Arc::get_mut(data).expect("a buffer of ours alone").fill(UNTOUCHED);
+        for out in self.sends.iter_mut().map(|(_, out)| out).chain(&mut self.posted) {
+            match &mut out.staged {
+                Some(staged) => staged.fill(UNTOUCHED),
+                None => Arc::get_mut(&mut out.data).expect("a buffer of ours alone").fill(UNTOUCHED),
+            }
         }
     }
 
@@ -188,11 +286,10 @@ impl Peer {
         let progress = unsafe { self.end.recv(&mut recv.msg) }?;
         assert_ne!(progress, Progress::Posted, "a receive was posted");
         if progress == Progress::Done {
-            let Receive { msg, mut buf } = self.recvs.pop_front().unwrap();
+            let Receive { msg, buf } = self.recvs.pop_front().unwrap();
             assert_eq!(msg.offset, msg.len);
             assert!(buf[msg.len..].iter().all(|b| *b == UNTOUCHED), "wrote behind the buffer");
-            buf.truncate(msg.len);
-            self.received.push_back(buf);
+            self.received.push_back(buf[..msg.len].to_vec());
         }
         Ok(progress)
     }

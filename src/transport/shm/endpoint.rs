@@ -1,8 +1,12 @@
 //! One end of the connection between two members that share memory.
 
 use super::choice::{Choice, Way, class_of};
-use super::ring::{First, Fragment, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_RUN};
+use super::neighbour::Neighbour;
+use super::ring::{
+    First, Fragment, INLINE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_REGION, TAG_RUN,
+};
 use super::segment::{SLOTS, Segment};
+use super::shared::{Shared, Window};
 use super::stores::Stores;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
@@ -18,6 +22,9 @@ use std::time::{Duration, Instant};
 const EAGER: usize = 16 << 10;
 /// Messages up to this many bytes share slots of the ring with those behind them.
 const SHORT: usize = 1 << 10;
+/// Messages from this many bytes on are taken from the sender's region, where they lie in one. It is faster for shorter
+/// ones, too, but those that are copied let the sender go on before they are received.
+const IN_PLACE: usize = 1 << 10;
 /// Messages from this many bytes on are written past the receiver's caches, which they would only empty.
 const STREAM: usize = 8 << 20;
 /// Bytes fetched per call, so that a broken world is noticed in the middle of a large message.
@@ -59,6 +66,16 @@ pub struct Wiring {
     pub direct: bool,
     /// The doorbell of the peer's process; `None` when that is this process.
     pub doorbell: Option<Arc<OwnedFd>>,
+    /// The peer's process.
+    pub neighbour: Arc<Neighbour>,
+}
+
+/// Where an announced message is.
+enum Source {
+    /// At this address of the sender's process.
+    Remote(u64),
+    /// In a region.
+    Mapped(Window),
 }
 
 /// See the module's documentation.
@@ -71,7 +88,7 @@ pub struct ShmEndpoint {
     /// Announced messages that the sender has been told are read.
     reaped: u64,
     posted: u64,
-    pull: Option<u64>,
+    pull: Option<Source>,
     pulled: u64,
     run: Option<Run>,
     buffer: Vec<u8>,
@@ -87,6 +104,7 @@ pub struct ShmEndpoint {
     freed: (usize, usize),
     choice: Option<Arc<Lock<Choice>>>,
     stores: Stores,
+    shared: Shared,
     /// When the long message that is coming began, and which way it takes.
     timing: Option<(Instant, Way)>,
     /// When the last one was complete.
@@ -99,6 +117,7 @@ impl ShmEndpoint {
     pub fn new(wiring: Wiring) -> ShmEndpoint {
         let tx = Sender::new(wiring.segment.clone(), wiring.me, wiring.peer);
         let rx = Receiver::new(wiring.segment.clone(), wiring.peer, wiring.me);
+        let shared = Shared::new(wiring.neighbour.clone());
         ShmEndpoint {
             tx,
             rx,
@@ -118,6 +137,7 @@ impl ShmEndpoint {
             freed: (0, 0),
             choice: None,
             stores: Stores::default(),
+            shared,
             timing: None,
             last: None,
         }
@@ -185,9 +205,12 @@ impl ShmEndpoint {
     }
 
     /// Matches the announcement at the reading position with the posted receive.
-    fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    unsafe fn begin(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         if let Some(run) = self.run {
-            return self.take(run, msg);
+            return self.take_of_run(run, msg);
         }
         let tag = self.rx.peek();
         if tag == 0 {
@@ -200,7 +223,7 @@ impl ShmEndpoint {
             self.probe();
         }
         let first = match self.rx.first() {
-            Some(f) if tag == TAG_DATA || tag == TAG_PULL || tag == TAG_RUN => f,
+            Some(f) if matches!(tag, TAG_DATA | TAG_RUN | TAG_PULL | TAG_REGION) => f,
             _ => return self.corrupt("shared-memory ring: not a message"),
         };
         let expected = cfg!(mw_without = "fingerprints").then_some(msg.fp);
@@ -209,28 +232,89 @@ impl ShmEndpoint {
         };
         if tag == TAG_RUN {
             let run = self.run(fp, &first)?;
-            return self.take(run, msg);
+            return self.take_of_run(run, msg);
         }
         if fp != msg.fp || first.total != msg.len as u64 {
             return Err(Fault::Mismatch(Header { fp, len: first.total }));
         }
         msg.started = true;
-        if msg.len > EAGER && self.reach != Reach::None {
-            let way = if tag == TAG_PULL { Way::Direct } else { Way::Ring };
-            self.timing = Some((Instant::now(), way));
-        }
-        if tag == TAG_PULL {
-            if first.fragment.len != 8 || self.reach == Reach::None {
-                return self.corrupt("shared-memory ring: announcement of unreachable bytes");
+        match tag {
+            TAG_DATA => {
+                if msg.len > EAGER && self.reach != Reach::None {
+                    self.timing = Some((Instant::now(), Way::Ring));
+                }
+                self.consume(msg, first.fragment)
             }
-            // SAFETY: eight payload bytes of a checked fragment.
-            let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
-            self.pull = Some(u64::from_le_bytes(raw));
-            self.rx.release();
-            self.free(0);
+            TAG_PULL => {
+                self.timing = Some((Instant::now(), Way::Direct));
+                if first.fragment.len != 8 || self.reach == Reach::None {
+                    return self.corrupt("shared-memory ring: announcement of unreachable bytes");
+                }
+                // SAFETY: eight payload bytes of a checked fragment.
+                let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
+                self.pull = Some(Source::Remote(u64::from_le_bytes(raw)));
+                self.rx.release();
+                self.free(0);
+                Ok(Progress::Some)
+            }
+            // SAFETY: by this function's contract.
+            _ => unsafe { self.begin_in_place(msg, &first) },
+        }
+    }
+
+    /// A message in a region of the peer.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    #[inline]
+    unsafe fn begin_in_place(&mut self, msg: &mut RecvMsg, first: &First) -> Result<Progress, Fault> {
+        if first.fragment.len != 16 {
+            return self.corrupt("shared-memory ring: not a place in a region");
+        }
+        // SAFETY: sixteen payload bytes of a checked fragment.
+        let [id, at] = unsafe { first.fragment.payload.cast::<[[u8; 8]; 2]>().read_unaligned() };
+        let Some(window) = self.shared.window(u64::from_le_bytes(id), u64::from_le_bytes(at), msg.len)?
+        else {
+            // It has given the message up, and freed the memory, or it has ended.
+            self.still_valid()?;
+            if self.shared.is_peer_gone() {
+                return Err(Fault::Closed);
+            }
+            return self.corrupt("shared-memory ring: announcement of a region that is not there");
+        };
+        // The slot is given back when the message is complete: the sender looks at the line where that is said, and
+        // would hold up every store behind it.
+        // SAFETY: by this function's contract.
+        unsafe { self.take(msg, window) }
+    }
+
+    /// Takes the next piece of a message that lies in a region.
+    ///
+    /// # Safety
+    /// The message's buffer is valid.
+    #[inline]
+    unsafe fn take(&mut self, msg: &mut RecvMsg, window: Window) -> Result<Progress, Fault> {
+        let (bytes, len) = window.bytes(msg.offset, PULL);
+        let before = msg.offset;
+        // SAFETY: the window holds these bytes, and the message's buffer, valid by this function's contract, has room for
+        // them: both are `msg.len` bytes long. PULL is a multiple of every element's size. A sender that has not given
+        // the message up does not write to them; if it has, what came of it is thrown away below.
+        unsafe { msg.accept(std::slice::from_raw_parts(bytes, len), msg.len >= STREAM) };
+        self.still_valid().inspect_err(|_| msg.offset = before)?;
+        if msg.offset < msg.len {
+            self.pull = Some(Source::Mapped(window));
             return Ok(Progress::Some);
         }
-        self.consume(msg, first.fragment)
+        self.taken(msg.len);
+        Ok(Progress::Done)
+    }
+
+    /// A message from a region is complete.
+    #[inline]
+    fn taken(&mut self, len: usize) {
+        self.rx.release();
+        self.free(0);
+        self.fetched(len);
     }
 
     /// A run as it was announced.
@@ -245,7 +329,7 @@ impl ShmEndpoint {
 
     /// Takes the next message of a run.
     #[inline]
-    fn take(&mut self, mut run: Run, msg: &mut RecvMsg) -> Result<Progress, Fault> {
+    fn take_of_run(&mut self, mut run: Run, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         if msg.len != run.each || !run.fp.is_followed(run.received, &msg.fp) {
             let fp = Fingerprint { seq: run.fp.seq.wrapping_add(run.received), ..run.fp };
             return Err(Fault::Mismatch(Header { fp, len: run.each as u64 }));
@@ -363,15 +447,21 @@ impl ShmEndpoint {
             self.buffer = buffer;
         }
         if msg.offset < msg.len {
+            self.pull = Some(Source::Remote(base));
             return Ok(Progress::Some);
         }
-        self.pull = None;
-        self.learn(msg.len);
+        self.fetched(msg.len);
+        Ok(Progress::Done)
+    }
+
+    /// An announced message is complete.
+    #[inline]
+    fn fetched(&mut self, len: usize) {
+        self.learn(len);
         self.pulled += 1;
         // Release: our reads of the sender's buffer come before its reuse.
         self.rx.control().pulled.store(self.pulled, Ordering::Release);
         self.unrung = true;
-        Ok(Progress::Done)
     }
 
     /// Whether what was just read is what the sender announced. It voids its announcement before it lets its caller
@@ -446,16 +536,25 @@ impl ShmEndpoint {
         true
     }
 
-    fn announce(&mut self, msg: &mut SendMsg) -> Progress {
-        let Some(f) = self.tx.reserve(8, 0) else { return Progress::None };
+    /// Tells where a message is.
+    #[inline]
+    fn announce<const N: usize>(&mut self, msg: &mut SendMsg, tag: u32, words: [u64; N]) -> Progress {
+        const { assert!(N * 8 <= INLINE) };
+        let Some(f) = self.tx.reserve(N * 8, 0) else { return Progress::None };
         self.tx.write_first(&msg.fp, msg.len as u64);
-        // SAFETY: room for eight bytes was reserved.
-        unsafe { f.payload.cast::<[u8; 8]>().write_unaligned((msg.ptr as u64).to_le_bytes()) };
-        self.tx.publish(&f, TAG_PULL);
+        // SAFETY: room for so many bytes was reserved.
+        unsafe { f.payload.cast::<[[u8; 8]; N]>().write_unaligned(words.map(u64::to_le_bytes)) };
+        self.tx.publish(&f, tag);
         msg.started = true;
         self.posted += 1;
         self.unrung = true;
         Progress::Posted
+    }
+
+    /// Says that a message is at some place, true or not.
+    #[cfg(test)]
+    pub(super) fn announce_region(&mut self, msg: &mut SendMsg, place: [u64; 2]) {
+        assert_eq!(self.announce(msg, TAG_REGION, place), Progress::Posted);
     }
 
     /// Whether a message is announced and fetched instead of copied through the ring.
@@ -473,15 +572,15 @@ impl ShmEndpoint {
     #[inline]
     unsafe fn receive(&mut self, msg: &mut RecvMsg) -> Result<Progress, Fault> {
         if !msg.started {
-            let p = self.begin(msg)?;
-            if p == Progress::None {
-                return Ok(p);
-            }
-            return Ok(p);
-        }
-        if let Some(base) = self.pull {
             // SAFETY: by this function's contract.
-            return unsafe { self.fetch(msg, base) };
+            return unsafe { self.begin(msg) };
+        }
+        match self.pull.take() {
+            None => {}
+            // SAFETY: by this function's contract.
+            Some(Source::Remote(base)) => return unsafe { self.fetch(msg, base) },
+            // SAFETY: by this function's contract.
+            Some(Source::Mapped(window)) => return unsafe { self.take(msg, window) },
         }
         match self.rx.peek() {
             0 if self.peer_finished() => Err(Fault::Closed),
@@ -504,8 +603,19 @@ impl Endpoint for ShmEndpoint {
         if self.finished {
             return Err(Fault::Misuse("a send after finish").into());
         }
-        if !msg.started && self.goes_direct(msg.len) {
-            return Ok(self.announce(msg));
+        if !msg.started && msg.len >= IN_PLACE {
+            let announced = if let Some(place) = self.shared.place(msg.ptr, msg.len) {
+                Some(self.announce(msg, TAG_REGION, [place.id, place.at as u64]))
+            } else if self.goes_direct(msg.len) {
+                Some(self.announce(msg, TAG_PULL, [msg.ptr as u64]))
+            } else {
+                None
+            };
+            match announced {
+                None => {}
+                Some(Progress::None) if self.reader_gone() => return Err(EndpointError::Closed),
+                Some(progress) => return Ok(progress),
+            }
         }
         // SAFETY: by this function's contract.
         if !unsafe { self.put(msg) } {
@@ -541,8 +651,11 @@ impl Endpoint for ShmEndpoint {
             return Err(EndpointError::Corrupt("shared-memory ring: more messages read than announced"));
         }
         let n = pulled - self.reaped;
-        if n == 0 && self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
-            return Err(EndpointError::Closed);
+        if n == 0 {
+            if self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
+                return Err(EndpointError::Closed);
+            }
+            return Ok(0);
         }
         self.reaped = pulled;
         Ok(n as usize)

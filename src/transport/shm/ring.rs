@@ -33,9 +33,11 @@ pub const TAG_DATA: u32 = 0x11;
 pub const TAG_MORE: u32 = 0x12;
 /// Tag of an announcement: the bytes are to be fetched from the sender's memory.
 pub const TAG_PULL: u32 = 0x13;
+/// Tag of an announcement, too: the bytes are in a region.
+pub const TAG_REGION: u32 = 0x14;
 
 /// Tag of a run of messages.
-pub const TAG_RUN: u32 = 0x14;
+pub const TAG_RUN: u32 = 0x15;
 
 /// Messages of a run and bytes of all of them together at most, so that the receiver begins soon.
 const RUN: u32 = 16;

@@ -83,7 +83,7 @@ impl<'a> Exercise<'a> {
             stride: if op == Op::Bwd { part } else { 0 },
             next_world: 0,
             stream: match &setting.source {
-                Source::Host => ptr::null_mut(),
+                Source::Host | Source::Registered => ptr::null_mut(),
                 Source::Device { stream, .. } => stream.raw().cast(),
             },
             answer: Elements {

@@ -1,6 +1,6 @@
-//! The memory that operations work on: pages of the host, or a device's.
+//! The memory that operations work on: pages of the host, the library's, or a device's.
 
-use crate::api::{Failure, Result};
+use crate::api::{self, Failure, Result};
 use multiworld::nccl::cuda::memory::{Buffer, OwnStream};
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
@@ -13,7 +13,12 @@ const PAGE: usize = 4096;
 #[derive(Clone)]
 pub enum Source {
     Host,
-    Device { device: i32, stream: Arc<OwnStream> },
+    /// mwMemAlloc.
+    Registered,
+    Device {
+        device: i32,
+        stream: Arc<OwnStream>,
+    },
 }
 
 /// A buffer, all of it touched.
@@ -22,10 +27,11 @@ pub enum Memory {
     Device { buffer: Buffer, stream: Arc<OwnStream> },
 }
 
-/// Whole pages from the allocator.
+/// Whole pages.
 pub struct Pages {
     start: NonNull<u8>,
-    layout: Layout,
+    /// How the allocator was asked; `None` when they are mwMemAlloc's.
+    layout: Option<Layout>,
     len: usize,
 }
 
@@ -38,7 +44,14 @@ impl Pages {
         let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(none)?;
         // SAFETY: `room` bytes that are nobody else's.
         unsafe { start.as_ptr().write_bytes(1, room) };
-        Ok(Pages { start, layout, len })
+        Ok(Pages { start, layout: Some(layout), len })
+    }
+
+    fn registered(len: usize) -> Result<Pages> {
+        let start = api::allocate(len)?;
+        // SAFETY: so many bytes that are nobody else's.
+        unsafe { start.as_ptr().write_bytes(1, len) };
+        Ok(Pages { start, layout: None, len })
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -50,8 +63,12 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: from `alloc` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        match self.layout {
+            // SAFETY: from `alloc` with this layout.
+            Some(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
+            // SAFETY: from mwMemAlloc, and no operation uses it any more.
+            None => unsafe { api::release(self.start) },
+        }
     }
 }
 
@@ -60,6 +77,7 @@ impl Source {
     pub fn take(&self, len: usize) -> Result<Memory> {
         match self {
             Source::Host => Pages::new(len).map(Memory::Host),
+            Source::Registered => Pages::registered(len).map(Memory::Host),
             Source::Device { device, stream } => {
                 Ok(Memory::Device { buffer: Buffer::new(*device, len)?, stream: Arc::clone(stream) })
             }
@@ -69,7 +87,7 @@ impl Source {
     /// Waits for what operations have put on the stream; on the host they are over when they return.
     pub fn settle(&self) -> Result<()> {
         match self {
-            Source::Host => Ok(()),
+            Source::Host | Source::Registered => Ok(()),
             Source::Device { stream, .. } => Ok(stream.synchronize()?),
         }
     }
@@ -116,11 +134,13 @@ mod tests {
 
     #[test]
     fn pages_begin_at_a_page_and_keep_what_is_written() {
-        let mut memory = Source::Host.take(5000).unwrap();
-        assert_eq!(memory.start().addr() % PAGE, 0);
-        memory.change(|bytes| bytes.fill(7)).unwrap();
-        assert_eq!(memory.look(|bytes| bytes.to_vec()).unwrap(), [7; 5000]);
-        assert!(Source::Host.take(0).is_ok());
-        assert!(Source::Host.take(usize::MAX).is_err());
+        for source in [Source::Host, Source::Registered] {
+            let mut memory = source.take(5000).unwrap();
+            assert_eq!(memory.start().addr() % PAGE, 0);
+            memory.change(|bytes| bytes.fill(7)).unwrap();
+            assert_eq!(memory.look(|bytes| bytes.to_vec()).unwrap(), [7; 5000]);
+            assert!(source.take(0).is_ok());
+            assert!(source.take(usize::MAX).is_err());
+        }
     }
 }

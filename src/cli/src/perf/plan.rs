@@ -1,7 +1,7 @@
 //! What is going to be measured: the arguments with everything that follows from them. No I/O; the environment is
 //! an argument.
 
-use super::args::{Args, BufferKind, OpChoice, seconds};
+use super::args::{Args, Backend, BufferKind, OpChoice, seconds};
 use super::iterations::{Limit, Most};
 use super::op::Op;
 use super::size;
@@ -46,9 +46,8 @@ impl Plan {
         if args.active > args.worlds {
             return Err(format!("--active: {} of {} worlds cannot have traffic", args.active, args.worlds));
         }
-        if args.buffers == BufferKind::Registered {
-            let missing = "this version of the library has no mwMemAlloc, so there is no registered memory";
-            return Err(format!("--buffers registered: {missing}"));
+        if args.buffers == BufferKind::Registered && args.backend == Backend::Nccl {
+            return Err("--buffers registered: on the nccl backend all are on the device".to_owned());
         }
         if args.ranks.len() > 1 {
             return Err("--ranks: several numbers are for --tune".to_owned());
@@ -193,7 +192,7 @@ mod tests {
     fn what_cannot_be_is_refused_by_name() {
         for (words, env, expected) in [
             ("bw --active 2", &[][..], "--active"),
-            ("bw --buffers registered", &[], "mwMemAlloc"),
+            ("bw --buffers registered --backend nccl", &[], "--buffers registered"),
             ("bw -n 1", &[], "--ranks"),
             ("bw -n 2,4", &[], "several numbers are for --tune"),
             ("broadcast -n 2 -r 2", &[], "--root"),

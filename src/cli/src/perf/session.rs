@@ -1,6 +1,6 @@
 //! One rank: joins, measures what the plan says, leaves.
 
-use super::args::{Args, Backend, Transport};
+use super::args::{Args, Backend, BufferKind, Transport};
 use super::control::Control;
 use super::exercise::{Exercise, Setting};
 use super::format::Format;
@@ -93,6 +93,7 @@ impl Session {
         let control = control.unwrap_or(first);
         let control = Control { world: control, rank: control.rank()?, nranks: control.count()? };
         let source = match first.device()? {
+            None if args.buffers == BufferKind::Registered => Source::Registered,
             None => Source::Host,
             Some(device) => Source::Device { device, stream: Arc::new(OwnStream::new(device)?) },
         };
