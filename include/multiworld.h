@@ -533,15 +533,15 @@ mwResult_t mwRequestWaitAny(int count, const mwRequest_t *requests, int *index, 
 mwResult_t mwRequestFree(mwRequest_t request);
 
 // Allocates memory from which messages go the shortest way. Ranks on one machine map each
-// other's: a message of more than a few KiB is then copied, or reduced, once, straight from the sender's
-// buffer, without a system call. Everything works on it as on any other memory, over every transport, and
-// any part of it can be a buffer.
+// other's: a message of 1 KiB or more is then copied, or reduced, once, straight from the sender's buffer,
+// without a system call; its mwSend returns when it has been received. Everything works on it as on any
+// other memory, over every transport, and any part of it can be a buffer.
 //
 // `ptr`: where the address is written, which begins a page. `size`: bytes; 0 counts as 1. The memory is
 // zeroed and belongs to the caller, who gives it back with mwMemFree. It belongs to the process, not to a
 // world, and may be allocated before there is one. Each takes whole pages and a file descriptor, so
 // allocate a few large pieces rather than many small ones; without descriptors left it is memory like any
-// other, which is logged once. Peers that receive from it can read, and write, all of it. A fork of the
+// other, which is logged once. Peers that receive from it can read all of it. A fork of the
 // process does not have it: to touch it there is a segmentation fault.
 //
 // Where MW_BACKEND is nccl this is ncclMemAlloc, on the calling thread's current device.

@@ -88,8 +88,9 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn everything_is_right_over_every_transport() {
-    for transport in ["shm", "tcp", "auto"] {
-        let out = good(&format!("-n 2 --check all --sizes 8,4096,70000 -i 5 --transport {transport}"));
+    for (transport, buffers) in [("shm", "plain"), ("tcp", "plain"), ("auto", "plain"), ("shm", "registered")] {
+        let what = format!("--transport {transport} --buffers {buffers}");
+        let out = good(&format!("-n 2 --check all --sizes 8,4096,70000 -i 5 {what}"));
         let rows = rows(&out);
         assert_eq!(rows.len(), 11 * 3 + 1, "{out}");
         assert!(rows.iter().all(|row| row.len() == 13 && row.last() == Some(&"0")), "{out}");
@@ -258,7 +259,8 @@ fn wrong_arguments_are_named() {
         ("bw -n 2 --in-place", "--in-place"),
         ("broadcast -n 2 --root 2", "--root"),
         ("bw -n 2 --worlds 2 --active 3", "--active"),
-        ("bw -n 2 --buffers registered", "mwMemAlloc"),
+        ("bw -n 2 --buffers registered --backend nccl", "--buffers registered"),
+        ("bw -n 2 --buffers unheard", "registered"),
         ("bw -n 2 --nonsense", "--nonsense"),
     ] {
         let err = bad(words, 2);
