@@ -88,7 +88,8 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn everything_is_right_over_every_transport() {
-    for (transport, buffers) in [("shm", "plain"), ("tcp", "plain"), ("auto", "plain"), ("shm", "registered")] {
+    for (transport, buffers) in [("shm", "plain"), ("tcp", "plain"), ("auto", "plain"), ("shm", "registered")]
+    {
         let what = format!("--transport {transport} --buffers {buffers}");
         let out = good(&format!("-n 2 --check all --sizes 8,4096,70000 -i 5 {what}"));
         let rows = rows(&out);

@@ -51,8 +51,9 @@ pub const INLINE: usize = SLOT - INLINE_AT;
 /// as all before it: both sides copy at the same time, and neither waits often.
 const SHORTEST: usize = 8 << 10;
 const LONGEST: usize = 64 << 10;
-/// Bytes under way one behind the other that are much.
-const MUCH: u64 = 64 << 10;
+/// Bytes under way one behind the other that are much: from here on taking lines back from the reader's cache costs more
+/// than lines that no cache near has.
+const MUCH: u64 = 8 << 10;
 /// Fragments under way between looks at how many of them the receiver has released.
 const LOOK: u64 = 4;
 const LAP: u32 = 1 << 31;
