@@ -11,8 +11,8 @@ use std::time::Instant;
 
 /// Fewer bytes are always stored in the ordinary way.
 const LEAST: usize = 2 << 10;
-/// Ends of the classes of sizes, but for the last.
-const CLASSES: [usize; 2] = [8 << 10, 32 << 10];
+/// So many and more, too: they go on around the ring, where no line is in the reader's cache any more.
+const MOST: usize = 8 << 10;
 /// One copy in so many is measured while nothing is being tried.
 const SAMPLE: u32 = 8;
 /// Bytes of a trial: twice around the ring, because ordinary stores are at their best only where others have been
@@ -22,14 +22,14 @@ const TRIAL: usize = 4 << 20;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Stores {
-    /// The second contestant is the way past the caches. By class.
-    contests: [Contest; CLASSES.len() + 1],
+    /// The second contestant is the way past the caches.
+    contest: Contest,
     copies: u32,
 }
 
 impl Default for Stores {
     fn default() -> Stores {
-        Stores { contests: [Contest::new(false); CLASSES.len() + 1], copies: 0 }
+        Stores { contest: Contest::new(false), copies: 0 }
     }
 }
 
@@ -40,7 +40,7 @@ impl Stores {
     /// `len` readable bytes at `src` and writable ones at `dst`, which do not overlap.
     #[inline]
     pub unsafe fn copy(&mut self, dst: *mut u8, src: *const u8, len: usize, busy: bool) {
-        if len < LEAST || !busy {
+        if !(LEAST..MOST).contains(&len) || !busy {
             // SAFETY: by this function's contract.
             return unsafe { std::ptr::copy_nonoverlapping(src, dst, len) };
         }
@@ -51,12 +51,10 @@ impl Stores {
     /// # Safety
     /// As for [`Stores::copy`].
     unsafe fn compete(&mut self, dst: *mut u8, src: *const u8, len: usize) {
-        let class = CLASSES.iter().filter(|end| len >= **end).count();
-        let contest = &mut self.contests[class];
-        let past = contest.next();
+        let past = self.contest.next();
         self.copies = self.copies.wrapping_add(1);
         // Reading the clock twice is a tenth of what a short copy costs.
-        let since = (contest.is_on_trial() || self.copies.is_multiple_of(SAMPLE)).then(Instant::now);
+        let since = (self.contest.is_on_trial() || self.copies.is_multiple_of(SAMPLE)).then(Instant::now);
         // SAFETY: by this function's contract.
         unsafe {
             if past {
@@ -67,7 +65,7 @@ impl Stores {
         }
         if let Some(since) = since {
             let cost = since.elapsed().as_nanos() as f32 / len as f32;
-            contest.record(past, cost, u32::try_from(TRIAL / len).unwrap_or(u32::MAX).max(4));
+            self.contest.record(past, cost, u32::try_from(TRIAL / len).unwrap_or(u32::MAX));
         }
     }
 }
