@@ -86,23 +86,19 @@ impl End {
     /// Answers false if `stop` was set meanwhile.
     fn send(&mut self, stop: &AtomicBool) -> bool {
         let mut message = SendMsg::new(self.fp, self.from.as_ptr(), self.from.len());
-        loop {
-            // SAFETY: the buffer is valid until this returns, and the message is forgotten with it.
-            match unsafe { self.endpoint.send(&mut message) }.expect("sending") {
-                Progress::Done => break,
-                Progress::None if stop.load(Ordering::Relaxed) => return false,
-                _ => spin_loop(),
-            }
-        }
-        self.endpoint.flush();
-        true
+        // SAFETY: the buffer is valid until this returns, and the message is forgotten with it.
+        self.finish(stop, |endpoint| unsafe { endpoint.send(&mut message) }.expect("sending"))
     }
 
     fn recv(&mut self, stop: &AtomicBool) -> bool {
         let mut message = RecvMsg::new(self.fp, Sink::Copy(self.to.as_mut_ptr()), self.to.len());
+        // SAFETY: as above.
+        self.finish(stop, |endpoint| unsafe { endpoint.recv(&mut message) }.expect("receiving"))
+    }
+
+    fn finish(&mut self, stop: &AtomicBool, mut advance: impl FnMut(&mut ShmEndpoint) -> Progress) -> bool {
         loop {
-            // SAFETY: as above.
-            match unsafe { self.endpoint.recv(&mut message) }.expect("receiving") {
+            match advance(&mut self.endpoint) {
                 Progress::Done => break,
                 Progress::None if stop.load(Ordering::Relaxed) => return false,
                 _ => spin_loop(),

@@ -99,24 +99,42 @@ impl Posted {
     }
 }
 
+impl Posted {
+    fn call_on(&self, handle: mwWorld_t, stream: mwStream_t, world: &World) -> Result<Call> {
+        let call = self.call(handle, world.rank(), world.is_on_device())?;
+        Ok(Call { stream: stream.cast(), ..call })
+    }
+
+    /// Runs it to its end.
+    fn run(&self, handle: mwWorld_t, stream: mwStream_t, world: &Arc<World>) -> Result<()> {
+        let call = self.call_on(handle, stream, world)?;
+        within(world, |world| world.run(&call))
+    }
+
+    /// Checks it and puts it into a group.
+    fn add(
+        &self,
+        handle: mwWorld_t,
+        stream: mwStream_t,
+        world: &Arc<World>,
+        posts: &mut Posts,
+        at: usize,
+    ) -> Result<()> {
+        let call = self.call_on(handle, stream, world)?;
+        within(world, |world| world.check(&call)).map(|()| posts.call(at, call))
+    }
+}
+
 /// Runs an operation, or puts it into this thread's open group.
 #[inline]
 fn post(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
-    let call = |world: &Arc<World>| {
-        let call = posted.call(handle, world.rank(), world.is_on_device())?;
-        Ok(Call { stream: stream.cast(), ..call })
-    };
     guard(|| {
         if group::is_open() {
-            let add = |world: &Arc<World>, posts: &mut Posts, at| {
-                let call = call(world)?;
-                within(world, |world| world.check(&call)).map(|()| posts.call(at, call))
-            };
+            let add =
+                |world: &Arc<World>, posts: &mut Posts, at| posted.add(handle, stream, world, posts, at);
             return group::post(handle, add).map_err(group::poison);
         }
-        let world = handle::world(handle)?;
-        let call = call(&world)?;
-        within(&world, |world| world.run(&call))
+        posted.run(handle, stream, &*handle::world(handle)?)
     })
 }
 
@@ -124,10 +142,6 @@ fn post(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
 /// is moved.
 #[inline]
 fn post_message(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResult_t {
-    let on_device = |world: &Arc<World>| {
-        let call = Call { stream: stream.cast(), ..posted.call(handle, world.rank(), true)? };
-        world.check(&call).map(|()| call)
-    };
     let message = |world: &Arc<World>| {
         let (buffer, name) = if posted.send {
             (posted.sendbuff, "sendbuff")
@@ -145,17 +159,15 @@ fn post_message(handle: mwWorld_t, stream: mwStream_t, posted: Posted) -> mwResu
         if group::is_open() {
             let add = |world: &Arc<World>, posts: &mut Posts, at| {
                 if world.is_on_device() {
-                    on_device(world).map(|call| posts.call(at, call))
-                } else {
-                    message(world).map(|message| posts.message(at, message))
+                    return posted.add(handle, stream, world, posts, at);
                 }
+                message(world).map(|message| posts.message(at, message))
             };
             return group::post(handle, add).map_err(group::poison);
         }
         let world = handle::world(handle)?;
         if world.is_on_device() {
-            let call = on_device(&world)?;
-            return within(&world, |world| world.run(&call));
+            return posted.run(handle, stream, &world);
         }
         let message = message(&world)?;
         within(&world, |world| world.run_message(message))

@@ -282,8 +282,6 @@ impl ShmEndpoint {
             }
             return self.corrupt("shared-memory ring: announcement of a region that is not there");
         };
-        // The slot is given back when the message is complete: the sender looks at the line where that is said, and
-        // would hold up every store behind it.
         // SAFETY: by this function's contract.
         unsafe { self.take(msg, window) }
     }
@@ -305,16 +303,12 @@ impl ShmEndpoint {
             self.pull = Some(Source::Mapped(window));
             return Ok(Progress::Some);
         }
-        self.taken(msg.len);
-        Ok(Progress::Done)
-    }
-
-    /// A message from a region is complete.
-    #[inline]
-    fn taken(&mut self, len: usize) {
+        // The slot is given back only now: the sender looks at the line where that is said, and would hold up every store
+        // behind it.
         self.rx.release();
         self.free(0);
-        self.fetched(len);
+        self.fetched(msg.len);
+        Ok(Progress::Done)
     }
 
     /// A run as it was announced.
@@ -520,17 +514,15 @@ impl ShmEndpoint {
         let since = (tag == TAG_DATA && msg.len > EAGER).then(Instant::now);
         // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
         unsafe { self.stores.copy(f.payload, msg.ptr.add(msg.offset), f.len, follows && self.tx.is_ahead()) };
-        if is_short && f.len == msg.len {
-            self.tx.hold(&msg.fp, f);
-            msg.started = true;
-            msg.offset = msg.len;
-            return true;
-        }
         if let Some(since) = since {
             let took = u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX);
             self.tx.control().first.store(took, Ordering::Relaxed);
         }
-        self.tx.publish(&f, tag);
+        if is_short && f.len == msg.len {
+            self.tx.hold(&msg.fp, f);
+        } else {
+            self.tx.publish(&f, tag);
+        }
         msg.started = true;
         msg.offset += f.len;
         true
@@ -651,11 +643,8 @@ impl Endpoint for ShmEndpoint {
             return Err(EndpointError::Corrupt("shared-memory ring: more messages read than announced"));
         }
         let n = pulled - self.reaped;
-        if n == 0 {
-            if self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
-                return Err(EndpointError::Closed);
-            }
-            return Ok(0);
+        if n == 0 && self.reader_gone() && self.tx.control().pulled.load(Ordering::Acquire) == pulled {
+            return Err(EndpointError::Closed);
         }
         self.reaped = pulled;
         Ok(n as usize)
