@@ -22,14 +22,31 @@ pub enum Way {
 pub const CLASSES: usize = 6;
 /// The first class ends here, each further one at four times as much.
 const FIRST: usize = 64 << 10;
-/// From this class on two copies are the better guess.
-const LARGE: usize = 2;
+/// Bits between what is to be done and whether it is a trial.
+const TRIAL: usize = 16;
+/// Messages of a trial that are announced and unread at a time.
+const TRIAL_UNREAD: u64 = 2;
+/// From this class on messages are so long that measuring them costs nothing, and a trial much.
+pub const LARGE: usize = 2;
 
 /// The class of a message.
 #[inline]
 pub fn class_of(len: usize) -> usize {
     let quarters = (len / FIRST).checked_ilog2().map_or(0, |n| n as usize / 2 + 1);
     quarters.min(CLASSES - 1)
+}
+
+/// Whether the way that these bits say a message is to take is only being tried.
+#[inline]
+pub fn is_trial(bits: u32, len: usize) -> bool {
+    bits >> (class_of(len) + TRIAL) & 1 == 1
+}
+
+/// Whether a message is to go [`Way::Direct`] by these bits, when `unread` others have been announced and not been read.
+/// Announcing waits for nothing: without a bound a window full of messages would be part of every trial.
+#[inline]
+pub fn is_direct(bits: u32, len: usize, unread: u64) -> bool {
+    bits >> class_of(len) & 1 == 1 && (unread < TRIAL_UNREAD || !is_trial(bits, len))
 }
 
 /// See the module's documentation.
@@ -41,7 +58,7 @@ pub struct Choice {
 
 impl Default for Choice {
     fn default() -> Choice {
-        Choice { classes: std::array::from_fn(|at| Contest::new(at < LARGE)) }
+        Choice { classes: [Contest::new(false); CLASSES] }
     }
 }
 
@@ -60,17 +77,19 @@ impl Choice {
         new
     }
 
-    /// The way that the next message of each class should take, one bit a class, set for [`Way::Direct`].
+    /// What the sender has to know, for [`is_direct`]: a bit for each class that is set for [`Way::Direct`], and
+    /// [`TRIAL`] bits further one that says whether this is only being tried.
     pub fn bits(&self) -> u32 {
-        let bit = |(at, c): (usize, &Contest)| u32::from(c.next()) << at;
-        self.classes.iter().enumerate().map(bit).sum()
+        let bits = |(at, c): (usize, &Contest)| {
+            u32::from(c.next()) << at | u32::from(c.is_on_trial()) << (at + TRIAL)
+        };
+        self.classes.iter().enumerate().map(bits).sum()
     }
 
     /// What a message cost, in nanoseconds per byte.
     pub fn record(&mut self, len: usize, way: Way, cost: f32) {
         let at = class_of(len);
         let Some(c) = self.classes.get_mut(at) else { return };
-        // Trials of long messages are short: each costs.
         let trial = if at > LARGE { 4 } else { 8 };
         c.record(way == Way::Direct, cost, trial);
     }
@@ -107,6 +126,21 @@ mod tests {
             let [ring, direct] = run(&mut choice, len, 9000, [4.0, 3.0]);
             assert!(direct > 4000, "{ring} {direct}");
         }
+    }
+
+    #[test]
+    fn few_messages_at_a_time_are_part_of_a_trial() {
+        let (mut choice, len) = (Choice::default(), 1 << 20);
+        while !is_trial(choice.bits(), len) {
+            assert!(!is_direct(choice.bits(), len, 0));
+            choice.record(len, Way::Ring, 3.0);
+        }
+        let unread = |choice: &Choice| [0, 1, 2, 100].map(|unread| is_direct(choice.bits(), len, unread));
+        assert_eq!(unread(&choice), [true, true, false, false]);
+        while is_trial(choice.bits(), len) {
+            choice.record(len, Way::Direct, 1.0);
+        }
+        assert_eq!(unread(&choice), [true; 4]);
     }
 
     #[test]

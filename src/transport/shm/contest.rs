@@ -65,7 +65,9 @@ impl Contest {
         if self.least < self.cost {
             *self = Contest { cost: self.least, ..Contest::new(way) };
         } else {
-            self.interval = (self.interval * 2).min(SELDOM);
+            // What is far behind need not be tried again soon.
+            let times = (self.least / self.cost).mul_add(4.0, -2.0).clamp(2.0, 16.0);
+            self.interval = (self.interval * times as u32).min(SELDOM);
             (self.left, self.seen, self.least) = (self.interval, 0, f32::INFINITY);
         }
     }

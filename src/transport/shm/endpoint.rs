@@ -1,6 +1,7 @@
 //! One end of the connection between two members that share memory.
 
-use super::choice::{Choice, Way, class_of};
+use super::choice::{Way, is_direct};
+use super::meter::{Meter, SAMPLE};
 use super::neighbour::Neighbour;
 use super::ring::{
     First, Fragment, INLINE, Receiver, Sender, TAG_DATA, TAG_MORE, TAG_PULL, TAG_REGION, TAG_RUN,
@@ -10,7 +11,6 @@ use super::shared::{Shared, Window};
 use super::stores::Stores;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
-use crate::sync::light::Lock;
 use crate::sys::{bell, process, sleeper};
 use crate::transport::protocol::{Fault, Header};
 use crate::transport::{Endpoint, EndpointError, Progress, RecvMsg, SendMsg};
@@ -102,13 +102,11 @@ pub struct ShmEndpoint {
     unrung: bool,
     /// Slots and bytes given back since the peer's bell was last rung for them.
     freed: (usize, usize),
-    choice: Option<Arc<Lock<Choice>>>,
+    meter: Meter,
+    /// Long messages sent through the ring.
+    long: u32,
     stores: Stores,
     shared: Shared,
-    /// When the long message that is coming began, and which way it takes.
-    timing: Option<(Instant, Way)>,
-    /// When the last one was complete.
-    last: Option<Instant>,
 }
 
 impl ShmEndpoint {
@@ -135,11 +133,10 @@ impl ShmEndpoint {
             finished: false,
             unrung: false,
             freed: (0, 0),
-            choice: None,
+            meter: Meter::default(),
+            long: 0,
             stores: Stores::default(),
             shared,
-            timing: None,
-            last: None,
         }
     }
 
@@ -168,8 +165,7 @@ impl ShmEndpoint {
             };
             tracing::warn!("process_vm_readv from a peer: {why}; large messages are copied twice");
         }
-        self.choice = Some(Choice::of(pid));
-        self.publish_choice(|choice| choice.bits());
+        self.rx.control().direct.store(self.meter.start(pid), Ordering::Relaxed);
         self.rx.control().can_pull.store(answer, Ordering::Release);
     }
 
@@ -230,6 +226,7 @@ impl ShmEndpoint {
         let Some(fp) = expected.or(first.fp) else {
             return self.corrupt("shared-memory ring: not a fingerprint");
         };
+        self.tx.hear(first.released);
         if tag == TAG_RUN {
             let run = self.run(fp, &first)?;
             return self.take_of_run(run, msg);
@@ -241,19 +238,18 @@ impl ShmEndpoint {
         match tag {
             TAG_DATA => {
                 if msg.len > EAGER && self.reach != Reach::None {
-                    self.timing = Some((Instant::now(), Way::Ring));
+                    self.meter.begin(msg.len, Way::Ring);
                 }
                 self.consume(msg, first.fragment)
             }
             TAG_PULL => {
-                self.timing = Some((Instant::now(), Way::Direct));
+                self.meter.begin(msg.len, Way::Direct);
                 if first.fragment.len != 8 || self.reach == Reach::None {
                     return self.corrupt("shared-memory ring: announcement of unreachable bytes");
                 }
                 // SAFETY: eight payload bytes of a checked fragment.
                 let raw = unsafe { first.fragment.payload.cast::<[u8; 8]>().read_unaligned() };
                 self.pull = Some(Source::Remote(u64::from_le_bytes(raw)));
-                self.rx.release();
                 self.free(0);
                 Ok(Progress::Some)
             }
@@ -305,7 +301,6 @@ impl ShmEndpoint {
         }
         // The slot is given back only now: the sender looks at the line where that is said, and would hold up every store
         // behind it.
-        self.rx.release();
         self.free(0);
         self.fetched(msg.len);
         Ok(Progress::Done)
@@ -336,16 +331,17 @@ impl ShmEndpoint {
         run.received += 1;
         self.run = (run.received < run.messages).then_some(run);
         if self.run.is_none() {
-            self.rx.release();
             self.free(run.fragment.len);
         }
         Ok(Progress::Done)
     }
 
-    /// Room was given back: the sender may wait for it. It is rung for a part of the ring at a time, because ringing
+    /// Gives a fragment of so many bytes back: the sender may wait for the room. It is rung for a part of the ring at a time, because ringing
     /// makes it wait for the stores before; for less it looks by itself.
     #[inline]
     fn free(&mut self, bytes: usize) {
+        let released = self.rx.release();
+        self.tx.say(released);
         self.freed = (self.freed.0 + 1, self.freed.1 + bytes);
         if self.freed.0 >= SLOTS / 4 || self.freed.1 >= self.rx.size() / 4 {
             self.freed = (0, 0);
@@ -364,7 +360,6 @@ impl ShmEndpoint {
         // buffer is valid, and it has room for `f.len` more bytes. The sender writes in multiples of eight, so
         // elements are never split.
         unsafe { msg.accept(std::slice::from_raw_parts(f.payload, f.len), msg.len >= STREAM) };
-        self.rx.release();
         self.free(f.len);
         if msg.offset == msg.len {
             self.learn(msg.len);
@@ -376,35 +371,10 @@ impl ShmEndpoint {
     /// A message is complete: what it cost tells which way the next one should take.
     #[inline]
     fn learn(&mut self, len: usize) {
-        if let Some((since, way)) = self.timing.take() {
-            let now = Instant::now();
-            let mut alone = now.duration_since(since);
-            if way == Way::Ring {
-                // Before it began here, the sender had to copy a part.
-                let first = self.rx.control().first.load(Ordering::Relaxed);
-                alone += Duration::from_nanos(u64::from(first));
-            }
-            // In a stream of messages, what lies between two of them is part of what they cost.
-            let with_pause = self.last.map(|last| now.duration_since(last)).filter(|all| *all < 2 * alone);
-            self.last = Some(now);
-            let cost = with_pause.unwrap_or(alone).as_nanos() as f32 / len as f32;
-            self.publish_choice(|choice| {
-                choice.record(len, way, cost);
-                choice.bits()
-            });
-        }
-    }
-
-    /// Tells the sender which ways to take. Another world's thread may be doing the same: then not.
-    fn publish_choice(&self, bits: impl FnOnce(&mut Choice) -> u32) {
-        if let Some(bits) =
-            self.choice.as_ref().and_then(|choice| choice.try_lock()).map(|mut c| bits(&mut c))
-        {
-            let direct = &self.rx.control().direct;
-            // The sender reads it for every long message: it keeps the cache line while nothing changes.
-            if direct.load(Ordering::Relaxed) != bits {
-                direct.store(bits, Ordering::Relaxed);
-            }
+        let control = self.rx.control();
+        let first = || Duration::from_nanos(u64::from(control.first.load(Ordering::Relaxed)));
+        if let Some(bits) = self.meter.end(len, first) {
+            control.direct.store(bits, Ordering::Relaxed);
         }
     }
 
@@ -511,9 +481,18 @@ impl ShmEndpoint {
             self.tx.write_first(&msg.fp, msg.len as u64);
             TAG_DATA
         };
-        let since = (tag == TAG_DATA && msg.len > EAGER).then(Instant::now);
+        let is_long = tag == TAG_DATA && msg.len > EAGER;
+        self.long = self.long.wrapping_add(u32::from(is_long));
+        let since = (is_long && self.long.is_multiple_of(SAMPLE)).then(Instant::now);
         // SAFETY: the caller's buffer has `rest` more bytes; the fragment has room for `f.len`.
-        unsafe { self.stores.copy(f.payload, msg.ptr.add(msg.offset), f.len, follows && self.tx.is_ahead()) };
+        unsafe {
+            self.stores.copy(
+                f.payload,
+                msg.ptr.add(msg.offset),
+                f.len,
+                follows && !msg.started && self.tx.is_ahead(),
+            )
+        };
         if let Some(since) = since {
             let took = u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX);
             self.tx.control().first.store(took, Ordering::Relaxed);
@@ -554,7 +533,7 @@ impl ShmEndpoint {
         let control = self.tx.control();
         len > EAGER
             && control.can_pull.load(Ordering::Acquire) == 1
-            && control.direct.load(Ordering::Relaxed) >> class_of(len) & 1 == 1
+            && is_direct(control.direct.load(Ordering::Relaxed), len, self.posted - self.reaped)
     }
 
     /// Advances a receive.

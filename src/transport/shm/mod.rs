@@ -11,6 +11,7 @@
 mod choice;
 mod contest;
 pub mod endpoint;
+mod meter;
 pub mod neighbour;
 pub mod region;
 pub mod ring;

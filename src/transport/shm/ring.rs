@@ -20,9 +20,11 @@
 //! sender does next to the ring lets go of it.
 //!
 //! Publishing stores the tag with Release and the receiver loads it with Acquire; releasing stores `head` with
-//! Release and the sender loads it with Acquire. These are the only two edges.
+//! Release and the sender loads it with Acquire. These are the only two edges. What was released is also said in every
+//! message that goes the opposite way, where the first edge carries it: in a conversation `head` never changes
+//! processors.
 
-use super::segment::{RingControl, SLOT, SLOTS, Segment};
+use super::segment::{MOST_DATA, RingControl, SLOT, SLOTS, Segment};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::types::Fingerprint;
@@ -49,7 +51,7 @@ const INLINE_AT: usize = 40;
 pub const INLINE: usize = SLOT - INLINE_AT;
 /// The first fragments of a message, so that the receiver begins soon, and the longest one. In between each is as long
 /// as all before it: both sides copy at the same time, and neither waits often.
-const SHORTEST: usize = 8 << 10;
+const SHORTEST: usize = 16 << 10;
 const LONGEST: usize = 64 << 10;
 /// Bytes under way one behind the other that are much: from here on taking lines back from the reader's cache costs more
 /// than lines that no cache near has.
@@ -57,6 +59,12 @@ const MUCH: u64 = 8 << 10;
 /// Fragments under way between looks at how many of them the receiver has released.
 const LOOK: u64 = 4;
 const LAP: u32 = 1 << 31;
+/// Bits of a fragment's length, in a word with its place; of a message's length, in one with the upper bits of what is
+/// said of the opposite ring; and of the latter altogether.
+const LEN: u32 = 17;
+const TOTAL: u32 = 48;
+const SAID: u32 = 64 - TOTAL + 32;
+const _: () = assert!(LONGEST >> LEN == 0 && (MOST_DATA / SLOT) >> (32 - LEN) <= 1);
 
 /// A fragment that is about to be filled or read.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +73,7 @@ pub struct Fragment {
     pub payload: *mut u8,
     /// Payload bytes.
     pub len: usize,
-    /// Where that is in the data area.
+    /// Where that is in the data area, in slots' lengths.
     at: u32,
 }
 
@@ -133,6 +141,10 @@ pub struct Sender {
     ends: Box<[u64; SLOTS]>,
     /// The slot at `tail` is filled, and others may join it.
     held: Option<Held>,
+    /// Slots released, as far as came with the opposite ring's slots.
+    heard: u64,
+    /// Slots of the opposite ring that this end has released.
+    to_say: u64,
 }
 
 /// A slot that waits to be published.
@@ -164,6 +176,8 @@ pub struct First {
     pub total: u64,
     /// The bytes in this fragment.
     pub fragment: Fragment,
+    /// For [`Sender::hear`].
+    pub released: u64,
 }
 
 impl Sender {
@@ -179,6 +193,8 @@ impl Sender {
             begin: 0,
             ends: Box::new([0; SLOTS]),
             held: None,
+            heard: 0,
+            to_say: 0,
         }
     }
 
@@ -187,9 +203,28 @@ impl Sender {
         self.ring.control()
     }
 
+    /// What came with a message of the opposite ring: how many of this one's slots the peer had released. It is the lower
+    /// [`SAID`] bits; before the others could differ, more slots would have had to pass than a year is long.
+    #[inline]
+    pub fn hear(&mut self, released: u64) {
+        let behind = self.tail.wrapping_sub(released) & ((1 << SAID) - 1);
+        self.heard = self.tail.saturating_sub(behind);
+    }
+
+    /// What goes with the next messages: how many of the opposite ring's slots this end has released.
+    #[inline]
+    pub fn say(&mut self, released: u64) {
+        self.to_say = released;
+    }
+
     /// Looks at what the receiver has given back.
     fn refresh(&mut self) {
         let head = self.control().head.load(Ordering::Acquire);
+        self.advance(head);
+    }
+
+    /// Slots up to here have been given back, says the peer.
+    fn advance(&mut self, head: u64) {
         // A correct receiver stays between what it released before and what was published.
         if head > self.released && head <= self.tail {
             self.data_head = self.ends[((head - 1) % SLOTS as u64) as usize];
@@ -211,6 +246,9 @@ impl Sender {
     pub fn reserve(&mut self, want: usize, before: usize) -> Option<Fragment> {
         self.let_go();
         if self.tail - self.released == SLOTS as u64 {
+            self.advance(self.heard);
+        }
+        if self.tail - self.released == SLOTS as u64 {
             self.refresh();
             if self.tail - self.released == SLOTS as u64 {
                 return None;
@@ -227,9 +265,12 @@ impl Sender {
     fn reserve_data(&mut self, want: usize, before: usize) -> Option<Fragment> {
         let longest = before.clamp(SHORTEST, LONGEST.min(self.ring.size / 4));
         let (size, needed) = (self.ring.size as u64, want.min(longest).next_multiple_of(SLOT) as u64);
+        // In a conversation the messages themselves tell what has been received, and the mark need not change processors.
+        // The Acquire that found the last one pairs with the Release that published it.
+        self.advance(self.heard);
         // The receiver's mark is on its processor: while it is behind there is no need to fetch it for every fragment.
         let ahead = self.tail - self.released;
-        let is_due = ahead > 0 && (ahead < LOOK || ahead.is_multiple_of(LOOK));
+        let is_due = ahead > 0 && (ahead.is_multiple_of(LOOK) || (before == 0 && ahead < LOOK));
         if is_due || self.data_tail + needed > self.data_head + size {
             self.refresh();
         }
@@ -242,7 +283,7 @@ impl Sender {
         self.data_tail += room;
         // SAFETY: `at + room` lies within the data area, in bytes that are free by invariant 3.
         let payload = unsafe { self.ring.data.add(at as usize) };
-        Some(Fragment { payload, len: want.min(room as usize), at: at as u32 })
+        Some(Fragment { payload, len: want.min(room as usize), at: (at / SLOT as u64) as u32 })
     }
 
     /// Whether the receiver is, as far as is known, still busy with what was published before.
@@ -255,9 +296,10 @@ impl Sender {
     #[inline]
     pub fn write_first(&self, fp: &Fingerprint, total: u64) {
         let slot = self.ring.slot(self.tail);
-        // SAFETY: bytes 8 to 36 of a slot that has been released; nobody reads them before the tag is published.
+        // SAFETY: bytes 8 to 40 of a slot that has been released; nobody reads them before the tag is published.
         unsafe {
-            slot.add(8).cast::<u64>().write(total.to_le());
+            slot.add(8).cast::<u64>().write((total & (1 << TOTAL) - 1 | self.to_say >> 32 << TOTAL).to_le());
+            slot.add(36).cast::<u32>().write((self.to_say as u32).to_le());
             if cfg!(not(mw_without = "fingerprints")) {
                 slot.add(16).cast::<[u8; Fingerprint::SIZE]>().write(fp.encode());
             }
@@ -320,7 +362,7 @@ impl Sender {
             let payload = unsafe { self.ring.data.add(at) };
             // SAFETY: as above.
             unsafe { std::ptr::copy_nonoverlapping(held.fragment.payload, payload, held.fragment.len) };
-            (held.fragment.payload, held.fragment.at) = (payload, at as u32);
+            (held.fragment.payload, held.fragment.at) = (payload, (at / SLOT) as u32);
         }
         held.room = room;
         self.held = Some(held);
@@ -350,11 +392,8 @@ impl Sender {
     #[inline]
     pub fn publish(&mut self, f: &Fragment, tag: u32) {
         let slot = self.ring.slot(self.tail);
-        // SAFETY: as above: bytes 4 to 8, and 36 to 40.
-        unsafe {
-            slot.add(4).cast::<u32>().write((f.len as u32).to_le());
-            slot.add(36).cast::<u32>().write(f.at.to_le());
-        }
+        // SAFETY: as above: bytes 4 to 8.
+        unsafe { slot.add(4).cast::<u32>().write((f.at << LEN | f.len as u32).to_le()) };
         self.ends[(self.tail % SLOTS as u64) as usize] = self.data_tail;
         // Release: pairs with the Acquire in `peek`.
         self.ring.tag(self.tail).store(tag | Ring::lap(self.tail), Ordering::Release);
@@ -392,19 +431,18 @@ impl Receiver {
     pub fn fragment(&self) -> Option<Fragment> {
         let slot = self.ring.slot(self.next);
         // SAFETY: bytes of a slot within the ring, published by the tag that `peek` loaded.
-        let (len, at) = unsafe {
-            (u32::from_le(slot.add(4).cast::<u32>().read()), u32::from_le(slot.add(36).cast::<u32>().read()))
-        };
-        let len = len as usize;
+        let place = u32::from_le(unsafe { slot.add(4).cast::<u32>().read() });
+        let (at, len) = (place >> LEN, (place & (1 << LEN) - 1) as usize);
         if len <= INLINE {
             // SAFETY: within the slot.
             return Some(Fragment { payload: unsafe { slot.add(INLINE_AT) }, len, at });
         }
-        if len > LONGEST || at as usize + len > self.ring.size {
+        let start = at as usize * SLOT;
+        if len > LONGEST || start + len > self.ring.size {
             return None;
         }
         // SAFETY: within the data area, as was just checked.
-        Some(Fragment { payload: unsafe { self.ring.data.add(at as usize) }, len, at })
+        Some(Fragment { payload: unsafe { self.ring.data.add(start) }, len, at })
     }
 
     /// The same for a first fragment.
@@ -413,20 +451,23 @@ impl Receiver {
         let fragment = self.fragment()?;
         let slot = self.ring.slot(self.next);
         // SAFETY: header bytes of a slot within the ring, published by the tag that `peek` loaded.
-        let (total, raw) = unsafe {
+        let (total, raw, released) = unsafe {
             (
                 u64::from_le(slot.add(8).cast::<u64>().read()),
                 slot.add(16).cast::<[u8; Fingerprint::SIZE]>().read(),
+                u32::from_le(slot.add(36).cast::<u32>().read()),
             )
         };
-        Some(First { fp: Fingerprint::decode(&raw), total, fragment })
+        let released = total >> TOTAL << 32 | u64::from(released);
+        Some(First { fp: Fingerprint::decode(&raw), total: total & (1 << TOTAL) - 1, fragment, released })
     }
 
-    /// Gives the fragment at the reading position back to the sender.
+    /// Gives the fragment at the reading position back to the sender. Answers how many slots that makes.
     #[inline]
-    pub fn release(&mut self) {
+    pub fn release(&mut self) -> u64 {
         self.next += 1;
         // Release: our reads come before the sender's next writes.
         self.control().head.store(self.next, Ordering::Release);
+        self.next
     }
 }

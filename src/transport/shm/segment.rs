@@ -25,7 +25,7 @@ pub const SLOT: usize = 64;
 pub const SLOTS: usize = 128;
 /// Bytes of the data area of a ring between two members that are alone: more than a core's own cache holds, so that what
 /// was read a lap ago has left the reader's. In larger worlds it is less.
-const MOST_DATA: usize = 2 << 20;
+pub const MOST_DATA: usize = 2 << 20;
 const LEAST_DATA: usize = 64 << 10;
 const PAGE: usize = 4096;
 /// Members one segment can serve.

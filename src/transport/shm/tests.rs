@@ -3,6 +3,7 @@
 use super::endpoint::{ShmEndpoint, Wiring};
 use super::neighbour::Neighbour;
 use super::region::{self, View};
+use super::ring::{Receiver, Sender, TAG_DATA};
 use super::segment::Segment;
 use crate::transport::conformance::driver::{Registered, fp, with_registered};
 use crate::transport::{Endpoint, EndpointError, RecvMsg, SendMsg, Sink};
@@ -83,4 +84,34 @@ fn what_a_sender_says_of_regions_is_checked() {
         assert!(matches!(got, Err(EndpointError::Closed)), "{got:?}");
     }
     assert!(region::release(base.as_ptr()));
+}
+
+#[test]
+fn messages_tell_what_has_been_received_of_the_opposite_ring() {
+    let (segment, _) = Segment::create(2, true).unwrap();
+    let (mut there, mut back) = (Sender::new(segment.clone(), 0, 1), Sender::new(segment.clone(), 1, 0));
+    let (mut end, mut origin) = (Receiver::new(segment.clone(), 0, 1), Receiver::new(segment, 1, 0));
+    let publish = |sender: &mut Sender, len: usize| {
+        let fragment = sender.reserve(len, 0).unwrap();
+        sender.write_first(&fp(0), len as u64);
+        sender.publish(&fragment, TAG_DATA);
+    };
+    for round in 0..1000u64 {
+        publish(&mut there, 100);
+        // Nonsense says nothing.
+        for nonsense in [round + 2, round + 100, u64::MAX, 1 << 47, 1 << 48] {
+            there.hear(nonsense);
+            assert!(there.is_ahead());
+        }
+        assert_eq!((end.peek(), end.first().unwrap().total), (TAG_DATA, 100));
+        back.say(end.release());
+        // The mark is not looked at.
+        end.control().head.store(round / 2, std::sync::atomic::Ordering::Relaxed);
+        publish(&mut back, 8);
+        assert_eq!(origin.peek(), TAG_DATA);
+        let first = origin.first().unwrap();
+        assert_eq!((first.released, first.total), (round + 1, 8));
+        origin.release();
+        there.hear(first.released);
+    }
 }
