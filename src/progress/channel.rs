@@ -225,27 +225,35 @@ impl Channel {
         fp.seq = self.recv_seq;
         self.recv_seq = self.recv_seq.wrapping_add(1);
         let mut msg = RecvMsg::new(fp, Sink::Copy(ptr), len);
+        if self.look_for(&mut msg, looks, &wanted) { Attempt::Done } else { Attempt::Receiving(msg) }
+    }
+
+    /// Looks so many times for a message that is the next to be received, unless somebody else wants in. Answers whether
+    /// it is complete.
+    #[inline]
+    pub fn look_for(&mut self, msg: &mut RecvMsg, looks: u32, wanted: &impl Fn() -> bool) -> bool {
+        if self.closed_in || !self.recvs.is_empty() {
+            return false;
+        }
         let mut left = self.looks(looks);
-        loop {
+        let is_done = loop {
             // SAFETY: as in `send_now`.
-            match unsafe { self.endpoint.recv(&mut msg) } {
-                Ok(Progress::Done) => {
-                    self.endpoint.flush();
-                    return Attempt::Done;
-                }
+            match unsafe { self.endpoint.recv(msg) } {
+                Ok(Progress::Done) => break true,
                 Ok(Progress::None) => {
                     left = left.saturating_sub(1);
                     if left == 0 || wanted() {
-                        break;
+                        break false;
                     }
                     std::hint::spin_loop();
                 }
                 Ok(Progress::Some | Progress::Posted) if !wanted() => {}
-                Ok(_) | Err(_) => break,
+                // An error stays, and is told when the channel makes progress.
+                Ok(_) | Err(_) => break false,
             }
-        }
+        };
         self.endpoint.flush();
-        Attempt::Receiving(msg)
+        is_done
     }
 
     /// Takes over what an attempt has left; nothing else was posted since.

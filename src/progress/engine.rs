@@ -4,6 +4,8 @@
 //! are ordered by themselves, so nothing is lost by it and two threads may send and receive at once. A collective
 //! starts when everything before it is done, and nothing after it starts before it is done.
 
+mod express;
+
 use super::channel::{Attempt, Channel};
 use super::operation::{Message, Operation, Trouble};
 use super::ticket::Ticket;
@@ -172,6 +174,11 @@ impl Engine {
         self.start();
     }
 
+    /// The index of the next task.
+    fn next_task(&self) -> TaskId {
+        self.free.last().copied().unwrap_or(self.tasks.len())
+    }
+
     fn task(
         &mut self,
         operation: Operation,
@@ -215,29 +222,52 @@ impl Engine {
                     self.start_messages(id, if batch.is_empty() { slice::from_ref(&last) } else { &batch });
                 }
                 Operation::Collective { .. } if self.running > 0 => return,
-                Operation::Collective { shape, input, output, ref mut fp } => {
-                    fp.seq = self.collectives;
-                    self.collectives = self.collectives.wrapping_add(1);
-                    self.history[fp.seq as usize % HISTORY] = Some(*fp);
-                    let plan = Plan::new(&shape, &self.tuning);
-                    let mut scratch = std::mem::take(&mut self.scratch);
-                    if scratch.len() < plan.scratch_len() {
-                        scratch.resize(plan.scratch_len(), 0);
+                Operation::Collective { shape, input, output, mut fp } => {
+                    let collective = self.begin(&shape, input, output, &mut fp);
+                    if let Some(task) = self.tasks[id].as_mut() {
+                        task.operation = Operation::Collective { shape, input, output, fp };
+                        task.collective = Some(collective);
                     }
-                    let collective = Collective { plan, shape, step: 0, input, output, scratch };
-                    task.collective = Some(match self.spare.take() {
-                        Some(mut place) => {
-                            *place = collective;
-                            place
-                        }
-                        None => Box::new(collective),
-                    });
                     self.queue.pop_front();
                     self.collective = Some(id);
                     self.advance(id);
                 }
             }
         }
+    }
+
+    /// Numbers a collective and plans it.
+    fn begin(
+        &mut self,
+        shape: &Shape,
+        input: *const u8,
+        output: *mut u8,
+        fp: &mut Fingerprint,
+    ) -> Box<Collective> {
+        fp.seq = self.collectives;
+        self.collectives = self.collectives.wrapping_add(1);
+        self.history[fp.seq as usize % HISTORY] = Some(*fp);
+        let plan = Plan::new(shape, &self.tuning);
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut c = match self.spare.take() {
+            Some(mut c) => {
+                // One by one: moved as a whole they would be copied twice.
+                (c.plan, c.shape, c.step) = (plan, *shape, 0);
+                (c.input, c.output, c.scratch) = (input, output, scratch);
+                c
+            }
+            None => Box::new(Collective { plan, shape: *shape, step: 0, input, output, scratch }),
+        };
+        if c.scratch.len() < c.plan.scratch_len() {
+            c.scratch.resize(c.plan.scratch_len(), 0);
+        }
+        c
+    }
+
+    /// Keeps what a collective leaves for the next.
+    fn end_collective(&mut self, mut c: Box<Collective>) {
+        self.scratch = std::mem::take(&mut c.scratch);
+        self.spare = Some(c);
     }
 
     fn start_messages(&mut self, id: TaskId, messages: &[Message]) {
@@ -361,8 +391,7 @@ impl Engine {
         loop {
             actions.clear();
             if !c.plan.step(c.step, &mut actions) {
-                self.scratch = std::mem::take(&mut c.scratch);
-                self.spare = Some(c);
+                self.end_collective(c);
                 self.actions = actions;
                 self.collective = None;
                 self.finish(id, Ok(()));
@@ -384,51 +413,18 @@ impl Engine {
 
     /// Does a step's local actions and posts its messages; answers how many.
     fn carry_out(&mut self, id: TaskId, c: &mut Collective, fp: Fingerprint, actions: &[Action]) -> usize {
-        let elem = c.shape.dtype.size();
-        let kernel = collective::kernel(&c.shape);
         let mut messages = 0;
         for action in actions {
-            // SAFETY: plans stay within the buffers that the operation's shape implies (property-tested), the
-            // caller's buffers have those sizes and outlive the task by the C API's contract, and scratch was sized
-            // by the plan. Local operands do not overlap unless said.
-            unsafe {
-                match *action {
-                    Action::Copy { src, dst } => {
-                        std::ptr::copy_nonoverlapping(c.at(src), c.at_mut(dst), dst.len);
-                    }
-                    Action::Reduce { src, dst } => kernel(c.at_mut(dst), c.at(src), dst.len / elem),
-                    Action::Combine { a, b, dst } => {
-                        let kernel = reduce::kernel3(c.shape.dtype, c.shape.reduction);
-                        kernel(c.at_mut(dst), c.at(a), c.at(b), dst.len / elem);
-                    }
-                    Action::PreMul { src, dst } => {
-                        if let Reduction::PreMulSum(scalar) = c.shape.reduction {
-                            reduce::premul(c.shape.dtype)(c.at_mut(dst), c.at(src), dst.len / elem, &scalar);
-                        }
-                    }
-                    Action::Average { dst } => {
-                        reduce::average(c.shape.dtype)(c.at_mut(dst), dst.len / elem, c.shape.nranks);
-                    }
-                    Action::Send { peer, src } => {
-                        messages += usize::from(!self.send(id, peer, fp, c.at(src), src.len));
-                    }
-                    Action::Recv { peer, dst } => {
-                        messages += 1;
-                        self.recv(id, peer, fp, Sink::Copy(c.at_mut(dst)), dst.len);
-                    }
-                    Action::RecvReduce { peer, dst } => {
-                        messages += 1;
-                        let sink = Sink::Reduce { dst: c.at_mut(dst), kernel, elem };
-                        self.recv(id, peer, fp, sink, dst.len);
-                    }
-                    Action::RecvCombine { peer, own, dst, own_first } => {
-                        messages += 1;
-                        let kernel = reduce::kernel3(c.shape.dtype, c.shape.reduction);
-                        let (own, elem) = (c.at(own), elem as u32);
-                        let sink = Sink::Combine { dst: c.at_mut(dst), own, kernel, elem, own_first };
-                        self.recv(id, peer, fp, sink, dst.len);
-                    }
-                }
+            if let Action::Send { peer, src } = *action {
+                messages += usize::from(!self.send(id, peer, fp, c.at(src), src.len));
+            } else if let Some((peer, sink, len)) = c.incoming(action) {
+                messages += 1;
+                self.recv(id, peer, fp, sink, len);
+            } else {
+                // SAFETY: plans stay within the buffers that the operation's shape implies (property-tested), the
+                // caller's buffers have those sizes and outlive the task by the C API's contract, and scratch was sized
+                // by the plan. Local operands do not overlap unless said.
+                unsafe { c.carry_out(action) };
             }
         }
         messages
@@ -711,6 +707,63 @@ impl Collective {
             // A plan never writes the input; were it to, the output is the safer victim.
             Buf::Input | Buf::Output => self.output.wrapping_add(s.off),
         }
+    }
+
+    /// Does a local action; nothing for a message.
+    ///
+    /// # Safety
+    /// The action is the plan's, and the buffers are those of its shape.
+    #[inline]
+    unsafe fn carry_out(&mut self, action: &Action) {
+        let elem = self.shape.dtype.size();
+        // SAFETY: by this function's contract.
+        unsafe {
+            match *action {
+                Action::Copy { src, dst } => {
+                    std::ptr::copy_nonoverlapping(self.at(src), self.at_mut(dst), dst.len);
+                }
+                Action::Reduce { src, dst } => {
+                    collective::kernel(&self.shape)(self.at_mut(dst), self.at(src), dst.len / elem);
+                }
+                Action::Combine { a, b, dst } => {
+                    let kernel = reduce::kernel3(self.shape.dtype, self.shape.reduction);
+                    kernel(self.at_mut(dst), self.at(a), self.at(b), dst.len / elem);
+                }
+                Action::PreMul { src, dst } => {
+                    if let Reduction::PreMulSum(scalar) = self.shape.reduction {
+                        let premul = reduce::premul(self.shape.dtype);
+                        premul(self.at_mut(dst), self.at(src), dst.len / elem, &scalar);
+                    }
+                }
+                Action::Average { dst } => {
+                    let average = reduce::average(self.shape.dtype);
+                    average(self.at_mut(dst), dst.len / elem, self.shape.nranks);
+                }
+                Action::Send { .. }
+                | Action::Recv { .. }
+                | Action::RecvReduce { .. }
+                | Action::RecvCombine { .. } => {}
+            }
+        }
+    }
+
+    /// What is to be received: from whom, where to, and how many bytes.
+    #[inline]
+    fn incoming(&mut self, action: &Action) -> Option<(u32, Sink, usize)> {
+        let elem = self.shape.dtype.size();
+        Some(match *action {
+            Action::Recv { peer, dst } => (peer, Sink::Copy(self.at_mut(dst)), dst.len),
+            Action::RecvReduce { peer, dst } => {
+                let kernel = collective::kernel(&self.shape);
+                (peer, Sink::Reduce { dst: self.at_mut(dst), kernel, elem }, dst.len)
+            }
+            Action::RecvCombine { peer, own, dst, own_first } => {
+                let kernel = reduce::kernel3(self.shape.dtype, self.shape.reduction);
+                let (own, elem) = (self.at(own), elem as u32);
+                (peer, Sink::Combine { dst: self.at_mut(dst), own, kernel, elem, own_first }, dst.len)
+            }
+            _ => return None,
+        })
     }
 }
 

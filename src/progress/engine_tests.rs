@@ -582,6 +582,78 @@ fn collectives_survive_any_cut_of_the_stream() {
 }
 
 #[test]
+fn a_collective_on_the_spot_ends_like_one_that_was_posted() {
+    let mut on_the_spot = 0;
+    for (n, piece) in [(2, CAPACITY), (2, 7), (3, CAPACITY), (4, 13), (5, CAPACITY)] {
+        let mut net = net(n);
+        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+            net.control(i, j).limit_per_call(piece);
+        }
+        for (round, len) in [1, 100, 3000, LONG, 8, 0, 500].into_iter().enumerate() {
+            let inputs: Vec<Vec<u8>> =
+                (0..n).map(|r| (0..len).map(|i| (i * (r + 1)) as u8).collect()).collect();
+            let mut sums = vec![vec![0; len]; n];
+            let mut tickets = Vec::new();
+            for r in (0..n).map(|r| (r + round) % n) {
+                let operation = net.collective(r, OpKind::AllReduce, &inputs[r], &mut sums[r]);
+                if round + 1 == r {
+                    tickets.push(net.post(r, operation, 1000));
+                    continue;
+                }
+                let ticket = || Arc::new(Ticket::new(1));
+                match net.engines[r].attempt_collective(operation, 3, || false, ticket) {
+                    None => on_the_spot += 1,
+                    Some(ticket) => tickets.push(ticket),
+                }
+            }
+            net.run_well();
+            assert!(tickets.iter().all(|t| t.is_done() && t.result() == Ok(())) && net.all_idle());
+            let expected: Vec<u8> =
+                (0..len).map(|i| inputs.iter().fold(0u8, |s, input| s.wrapping_add(input[i]))).collect();
+            assert!(sums.iter().all(|s| *s == expected), "{n} ranks, {len} bytes, {piece} at a time");
+        }
+        assert!(net.engines.iter().all(|e| e.operations == 7));
+    }
+    assert!(on_the_spot >= 10, "{on_the_spot}");
+}
+
+#[test]
+fn a_collective_on_the_spot_gives_way() {
+    let mut net = net(2);
+    let ticket = || Arc::new(Ticket::new(1));
+    let (long, mut sums) = (vec![3; LONG], [[0; 4]; 2]);
+    // What was called before comes first,
+    let first = net.send(0, 1, &long);
+    let operation = net.collective(0, OpKind::AllReduce, &[1; 4], &mut sums[0]);
+    let second = net.engines[0].attempt_collective(operation, 3, || false, ticket).unwrap();
+    let mut got = vec![0; LONG];
+    let received = net.recv(1, 0, &mut got);
+    net.run_well();
+    assert_eq!(done(&[&first, &received, &second]), [true, true, false]);
+    // whoever wants in gets in although the message is there,
+    let operation = net.collective(1, OpKind::AllReduce, &[2; 4], &mut sums[1]);
+    let third = net.engines[1].attempt_collective(operation, 3, || true, ticket);
+    net.run_well();
+    assert!(third.is_none_or(|t| t.is_done()) && second.is_done() && sums == [[3; 4]; 2]);
+    // what contradicts is told as ever,
+    let barrier = net.collective(0, OpKind::Barrier, &[], &mut []);
+    let barrier = net.engines[0].attempt_collective(barrier, 3, || false, ticket).unwrap();
+    let operation = net.collective(1, OpKind::AllReduce, &[2; 4], &mut sums[1]);
+    let other = net.engines[1].attempt_collective(operation, 3, || false, ticket).unwrap();
+    let troubles = net.run();
+    assert!(
+        matches!(troubles[..], [(_, Trouble::Mismatch { .. }), (_, Trouble::Mismatch { .. })]),
+        "{troubles:?}"
+    );
+    assert_eq!(done(&[&barrier, &other]), [false; 2]);
+    // and what has ended has ended.
+    net.engines.iter_mut().for_each(|e| e.end(&broken()));
+    let barrier = net.collective(0, OpKind::Barrier, &[], &mut []);
+    let barrier = net.engines[0].attempt_collective(barrier, 3, || false, ticket).unwrap();
+    assert!(barrier.is_done() && barrier.result() == Err(broken()));
+}
+
+#[test]
 fn dismantled_endpoints_still_deliver() {
     let mut net = net(2);
     net.send(0, 1, &[4; 10]);

@@ -97,9 +97,13 @@ impl World {
         else {
             return self.run_until(call, self.due());
         };
-        let ticket = Ticket::spare();
-        engine.post(self.operation(call), ticket.clone(), None);
-        let trouble = engine.drive(&ticket, self.looks(), || self.is_wanted());
+        let (operation, wanted) = (self.operation(call), || self.is_wanted());
+        let Some(ticket) = engine.attempt_collective(operation, self.looks(), wanted, Ticket::spare) else {
+            drop(engine);
+            self.let_in();
+            return Ok(());
+        };
+        let trouble = engine.drive(&ticket, self.looks(), wanted);
         let is_done = ticket.is_done();
         if !is_done && cfg!(not(mw_without = "deadlines")) {
             // No clock was read so far.
