@@ -67,8 +67,8 @@ impl Channel {
         !self.closed_out && self.sends.is_empty() && self.posted.is_empty()
     }
 
-    /// Sends a message as far as that goes at once, and queues the rest. Answers whether there is none. The peer is not
-    /// woken before the channel makes progress.
+    /// Sends a message as far as that goes at once, and queues the rest. Answers whether there is none. The peer does
+    /// not hear of it before the endpoint is flushed.
     pub fn start_send(&mut self, mut msg: SendMsg, task: TaskId) -> bool {
         if self.can_start_sending() {
             // SAFETY: the task that sends it is being posted, and by the C API's contract its buffers stay valid until

@@ -289,6 +289,12 @@ impl Engine {
             task.bytes = bytes;
         }
         if gone > 0 {
+            // What has gone is over for its caller, who may not come back soon: nothing of it may stay behind.
+            for peer in &self.busy {
+                if let Some(Some(c)) = self.channels.get_mut(*peer as usize) {
+                    c.endpoint().flush();
+                }
+            }
             self.messages_over(id, gone, None);
         }
     }
@@ -357,7 +363,7 @@ impl Engine {
                     c.send_seq = c.send_seq.wrapping_add(1);
                 }
                 let gone = c.start_send(SendMsg::new(fp, ptr, len), id);
-                // Also if it has gone: the peer has not been woken yet.
+                // Also if it has gone: it has to be flushed.
                 self.list(peer);
                 gone
             }

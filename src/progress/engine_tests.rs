@@ -5,6 +5,8 @@ use super::*;
 use crate::error::Code;
 use crate::transport::loopback::{self, Control};
 use crate::transport::protocol::Header;
+use crate::transport::shm::endpoint::Wiring;
+use crate::transport::shm::{Neighbour, Segment, ShmEndpoint};
 use crate::types::{DataType, RedOp};
 use std::time::Duration;
 
@@ -311,6 +313,44 @@ fn a_buffer_is_needed_until_the_peer_has_read_it() {
     net.run_well();
     assert!(second.is_done() && net.all_idle());
     assert_eq!((x, y, z), (a, [9; 4], b));
+}
+
+#[test]
+fn what_is_over_for_its_sender_is_there_for_its_receiver() {
+    let (segment, _) = Segment::create(2, true).unwrap();
+    let neighbour = Neighbour::own();
+    let mut ends: Vec<ShmEndpoint> = (0..2)
+        .map(|me| {
+            segment.introduce(me);
+            let (segment, neighbour) = (segment.clone(), neighbour.clone());
+            ShmEndpoint::new(Wiring { segment, me, peer: 1 - me, direct: true, doorbell: None, neighbour })
+        })
+        .collect();
+    let mut theirs = ends.pop().unwrap();
+    let mut engine = Engine::new(0, vec![None, Some(Box::new(ends.remove(0)))]);
+    let (data, mut got) = ([7u8; 40], [0u8; 40]);
+    let mut seq = 0;
+    let mut take = |count: usize| {
+        for _ in 0..count {
+            let fp = Fingerprint { seq, ..fp(OpKind::PointToPoint, 20) };
+            let mut msg = RecvMsg::new(fp, Sink::Copy(got.as_mut_ptr()), 20);
+            // SAFETY: the buffer outlives the message.
+            let progress = unsafe { theirs.recv(&mut msg) };
+            assert!(matches!(progress, Ok(crate::transport::Progress::Done)), "{progress:?}");
+            seq += 1;
+        }
+    };
+    let ticket = Arc::new(Ticket::new(3));
+    let late = Instant::now() + Duration::from_secs(1000);
+    let Operation::Message(message) = send(1, &data[..20]) else { unreachable!() };
+    // Nobody drives the engine, neither after a message nor after several that could share a slot.
+    engine.post(Operation::Message(message), ticket.clone(), late);
+    take(1);
+    engine.post_batch(&mut vec![message; 5], ticket.clone(), late);
+    take(5);
+    engine.post(Operation::Message(message), ticket.clone(), late);
+    assert!(ticket.is_done());
+    take(1);
 }
 
 #[test]
