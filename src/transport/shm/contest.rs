@@ -6,9 +6,11 @@
 /// Measurements before the first trial of the other way, and the most between two trials.
 const SOON: u32 = 16;
 const SELDOM: u32 = 4096;
-/// A measurement counts a quarter, and not as more than four times what was expected: threads lose their processors.
+/// A measurement counts a quarter, and not as more than half as much again as was expected: threads lose their processors.
 const WEIGHT: f32 = 0.25;
-const OUTLIER: f32 = 4.0;
+const OUTLIER: f32 = 1.5;
+/// A way that costs this many times as much is not going to win.
+const HOPELESS: f32 = 2.0;
 
 /// See the module's documentation. The ways are `false` and `true`.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +61,11 @@ impl Contest {
         if self.seen * 2 > trial {
             self.least = self.least.min(cost);
         }
-        if self.seen < trial {
+        let is_hopeless = self.seen > 1 && cost > self.cost * HOPELESS;
+        if self.seen < trial && !is_hopeless {
             return;
         }
+        self.least = self.least.min(cost);
         if self.least < self.cost {
             *self = Contest { cost: self.least, ..Contest::new(way) };
         } else {
