@@ -123,6 +123,11 @@ impl Channel {
         !self.sends.is_empty() && !self.closed_out && self.poll_fd().is_none()
     }
 
+    /// Whether nothing is under way, or the peer is at work.
+    pub fn is_promising(&self) -> bool {
+        self.is_idle() || self.endpoint.is_peer_at_work()
+    }
+
     /// So many looks in terms of this channel's: where one is a system call, it takes as long as many others.
     pub fn looks(&self, looks: u32) -> u32 {
         if self.poll_fd().is_some() { looks.div_ceil(SYSTEM_CALL) } else { looks }

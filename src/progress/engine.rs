@@ -589,6 +589,12 @@ impl Engine {
         channels.into_iter().any(Channel::is_held_up)
     }
 
+    /// Whether all peers that something is under way with are at work.
+    pub fn is_promising(&self) -> bool {
+        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
+        channels.into_iter().all(Channel::is_promising)
+    }
+
     /// The earliest deadline of an unfinished operation.
     pub fn deadline(&self) -> Option<Instant> {
         self.tasks.iter().flatten().filter_map(|t| Some(t.term?.1)).min()

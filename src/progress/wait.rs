@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 200;
 /// Turns of spinning between looks at the clock.
 const LOOK: u32 = 8;
+/// How long to look for what those who are at work will answer.
+const PROMISING: Duration = Duration::from_micros(3);
 /// How long to go on yielding before sleeping.
 const YIELD: Duration = Duration::from_micros(60);
 /// The same where sockets are waited for: being woken from there costs more, and often the scheduler then puts
@@ -76,6 +78,12 @@ pub trait Driver {
     fn is_crowded(&self) -> bool {
         false
     }
+    /// Whether all who are waited for are at work themselves, as far as that is known.
+    fn is_promising(&self) -> bool {
+        false
+    }
+    /// The calling thread gives its processor away, or has got it back. Not called unless it is crowded.
+    fn rest(&self, _resting: bool) {}
     /// When `tick` wants to be called next.
     fn deadline(&self) -> Option<Instant>;
 }
@@ -85,7 +93,13 @@ pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Ins
     let (mut idle, mut busy) = (0u32, 0u32);
     let mut idle_since = None;
     // Who keeps the processor keeps the one he waits for from running.
-    let spins = if drivers.iter().any(|d| d.is_crowded()) { 0 } else { SPINS };
+    let is_crowded = drivers.iter().any(|d| d.is_crowded());
+    let spins = if is_crowded { 0 } else { SPINS };
+    let rest = |resting| {
+        if is_crowded {
+            drivers.iter().for_each(|d| d.rest(resting));
+        }
+    };
     let mut yielded = None;
     let mut interests = Vec::new();
     loop {
@@ -126,20 +140,30 @@ pub fn until(drivers: &[&dyn Driver], done: &dyn Fn() -> bool, limit: Option<Ins
         if idle < spins && waited < Patience::get() {
             continue;
         }
+        // Those who are at work have a processor, and will answer sooner than a yield comes back. It is not certain:
+        // they may have lost it, or be busy with something else.
+        if is_crowded && waited < PROMISING && drivers.iter().all(|d| d.is_promising()) {
+            std::hint::spin_loop();
+            continue;
+        }
         // Past spinning, until something moves.
         idle = SPINS;
         if limit.is_some_and(|l| now >= l) {
             return false;
         }
         if waited < YIELD || (waited < YIELD_ON_SOCKETS && on_sockets(drivers, &mut interests)) {
+            rest(true);
             process::yield_now();
+            rest(false);
             yielded = Some(now.elapsed());
             continue;
         }
         for d in drivers {
             d.tick(now);
         }
+        rest(true);
         sleep(drivers, done, limit, now, &mut interests);
+        rest(false);
         // After a wake-up there is something to do, or soon will be.
         idle = SPINS / 2;
         idle_since = None;

@@ -247,6 +247,11 @@ pub trait Endpoint: Send {
     /// The descriptor to poll before sleeping; `None` when the peer rings this member's bell instead.
     fn poll_fd(&self) -> Option<RawFd>;
 
+    /// Whether the peer is known not to wait for anybody itself. It may be about to answer.
+    fn is_peer_at_work(&self) -> bool {
+        false
+    }
+
     /// No more sends will come: everything sent stays readable for the peer, and after it the peer's receives
     /// answer [`EndpointError::Closed`].
     fn finish(&mut self);

@@ -23,7 +23,7 @@ const HELD_UP: Duration = Duration::from_millis(1);
 /// Looks for a message on the spot: as long as it takes a peer that has a processor to answer.
 const LOOKS: u32 = 400;
 /// The same where members may have to share processors: whoever looks keeps the one he waits for from running.
-const CROWDED: u32 = 10;
+const CROWDED: u32 = 2;
 /// How long the watchdog waits for a look at an engine that is at work; an engine at work is not stuck.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -465,6 +465,16 @@ impl Driver for World {
 
     fn is_crowded(&self) -> bool {
         self.is_crowded.load(Ordering::Relaxed)
+    }
+
+    fn is_promising(&self) -> bool {
+        self.try_engine(|e| e.is_promising()).unwrap_or(false)
+    }
+
+    fn rest(&self, resting: bool) {
+        if let Some(s) = self.segment.get() {
+            s.member(self.local_index()).rest.0.store(u32::from(resting), Ordering::Relaxed);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {

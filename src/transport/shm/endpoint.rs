@@ -641,6 +641,10 @@ impl Endpoint for ShmEndpoint {
         None
     }
 
+    fn is_peer_at_work(&self) -> bool {
+        self.wiring.segment.member(self.wiring.peer).rest.0.load(Ordering::Relaxed) == 0
+    }
+
     fn finish(&mut self) {
         self.finished = true;
         self.tx.let_go();

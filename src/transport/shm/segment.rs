@@ -50,7 +50,13 @@ pub struct MemberLine {
     pub probe: AtomicU64,
     /// The processors that it may run on.
     pub processors: [AtomicU64; process::SET_WORDS],
+    /// See [`Rest`].
+    pub rest: Rest,
 }
+
+/// Whether a member waits and has given its processor away, 1, on a cache line of its own: it changes often.
+#[repr(C, align(128))]
+pub struct Rest(pub AtomicU32);
 
 /// The two sides' marks of one ring, on cache lines of their own.
 #[repr(C, align(128))]
