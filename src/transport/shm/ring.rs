@@ -66,6 +66,11 @@ const TOTAL: u32 = 48;
 const SAID: u32 = 64 - TOTAL + 32;
 const _: () = assert!(LONGEST >> LEN == 0 && (MOST_DATA / SLOT) >> (32 - LEN) <= 1);
 
+/// All ones in so many of the lower bits.
+const fn low(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
 /// A fragment that is about to be filled or read.
 #[derive(Clone, Copy, Debug)]
 pub struct Fragment {
@@ -203,11 +208,11 @@ impl Sender {
         self.ring.control()
     }
 
-    /// What came with a message of the opposite ring: how many of this one's slots the peer had released. It is the lower
-    /// [`SAID`] bits; before the others could differ, more slots would have had to pass than a year is long.
+    /// What came with a message of the opposite ring: how many of this one's slots the peer had released. Only its lower
+    /// bits count; before the others could differ, slots would have to pass for weeks.
     #[inline]
     pub fn hear(&mut self, released: u64) {
-        let behind = self.tail.wrapping_sub(released) & ((1 << SAID) - 1);
+        let behind = self.tail.wrapping_sub(released) & low(SAID);
         self.heard = self.tail.saturating_sub(behind);
     }
 
@@ -298,7 +303,7 @@ impl Sender {
         let slot = self.ring.slot(self.tail);
         // SAFETY: bytes 8 to 40 of a slot that has been released; nobody reads them before the tag is published.
         unsafe {
-            slot.add(8).cast::<u64>().write((total & (1 << TOTAL) - 1 | self.to_say >> 32 << TOTAL).to_le());
+            slot.add(8).cast::<u64>().write((total & low(TOTAL) | (self.to_say >> 32) << TOTAL).to_le());
             slot.add(36).cast::<u32>().write((self.to_say as u32).to_le());
             if cfg!(not(mw_without = "fingerprints")) {
                 slot.add(16).cast::<[u8; Fingerprint::SIZE]>().write(fp.encode());
@@ -432,7 +437,7 @@ impl Receiver {
         let slot = self.ring.slot(self.next);
         // SAFETY: bytes of a slot within the ring, published by the tag that `peek` loaded.
         let place = u32::from_le(unsafe { slot.add(4).cast::<u32>().read() });
-        let (at, len) = (place >> LEN, (place & (1 << LEN) - 1) as usize);
+        let (at, len) = (place >> LEN, (u64::from(place) & low(LEN)) as usize);
         if len <= INLINE {
             // SAFETY: within the slot.
             return Some(Fragment { payload: unsafe { slot.add(INLINE_AT) }, len, at });
@@ -458,8 +463,8 @@ impl Receiver {
                 u32::from_le(slot.add(36).cast::<u32>().read()),
             )
         };
-        let released = total >> TOTAL << 32 | u64::from(released);
-        Some(First { fp: Fingerprint::decode(&raw), total: total & (1 << TOTAL) - 1, fragment, released })
+        let released = (total >> TOTAL) << 32 | u64::from(released);
+        Some(First { fp: Fingerprint::decode(&raw), total: total & low(TOTAL), fragment, released })
     }
 
     /// Gives the fragment at the reading position back to the sender. Answers how many slots that makes.
