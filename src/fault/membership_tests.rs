@@ -3,7 +3,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 const WORLD: WorldId = WorldId([7; 16]);
 const LATER: Duration = Duration::from_secs(1000);
@@ -311,24 +312,37 @@ impl Model {
     }
 }
 
-/// Goes through everything that can happen. Answers how many states there are.
-fn explore(first: Model) -> usize {
-    let mut numbers: HashMap<Model, usize> = HashMap::from([(first.clone(), 0)]);
-    let mut queue = vec![first];
+/// What a state is known by. Hundreds of thousands of them would fill the memory.
+fn digest(model: &Model) -> (u64, u64) {
+    let one = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, model).hash(&mut hasher);
+        hasher.finish()
+    };
+    (one(1), one(2))
+}
+
+/// Goes through everything that can happen. Answers how many states there are, or the number of one that leads nowhere;
+/// prints the state of that number.
+fn explore(first: Model, shown: Option<usize>) -> Result<usize, usize> {
+    let mut numbers = HashMap::from([(digest(&first), 0)]);
+    let mut queue = VecDeque::from([first]);
     let mut before: Vec<Vec<usize>> = vec![Vec::new()];
     let mut good = Vec::new();
     let mut at = 0;
-    while at < queue.len() {
-        let model = queue[at].clone();
+    while let Some(model) = queue.pop_front() {
+        if shown == Some(at) {
+            println!("{model:#?}");
+        }
         model.check();
         if model.is_settled() {
             good.push(at);
         }
         for (is_death, after) in model.steps() {
-            let number = *numbers.entry(after.clone()).or_insert_with(|| {
-                queue.push(after);
+            let number = *numbers.entry(digest(&after)).or_insert_with(|| {
+                queue.push_back(after);
                 before.push(Vec::new());
-                queue.len() - 1
+                before.len() - 1
             });
             if !is_death {
                 before[number].push(at);
@@ -338,16 +352,13 @@ fn explore(first: Model) -> usize {
         assert!(at < 3_000_000, "too many states");
     }
     // From everywhere there is a way to the end on which nobody dies any more.
-    let mut reaches = vec![false; queue.len()];
+    let mut reaches = vec![false; at];
     while let Some(state) = good.pop() {
         if !std::mem::replace(&mut reaches[state], true) {
             good.extend(&before[state]);
         }
     }
-    if let Some(stuck) = reaches.iter().position(|r| !r) {
-        panic!("stuck: {:#?}", queue[stuck]);
-    }
-    queue.len()
+    reaches.iter().position(|reaches| !reaches).map_or(Ok(at), Err)
 }
 
 #[test]
@@ -367,7 +378,11 @@ fn no_order_of_events_parts_the_survivors_or_leaves_them_waiting() {
         (4, 0, 2, 3, 4),
     ];
     for (old, new, deaths, min, max) in worlds {
-        let found = explore(Model::new(old, new, deaths, terms(min, max)));
+        let first = Model::new(old, new, deaths, terms(min, max));
+        let found = explore(first.clone(), None).unwrap_or_else(|stuck| {
+            let _shown = explore(first, Some(stuck));
+            panic!("stuck: the state above");
+        });
         println!("{old} members, {new} newcomers, {deaths} deaths, {min} to {max} members: {found} states");
         states += found;
     }
