@@ -233,13 +233,10 @@ impl Channel {
         if self.look_for(&mut msg, looks, &wanted) { Attempt::Done } else { Attempt::Receiving(msg) }
     }
 
-    /// Looks so many times for a message that is the next to be received, unless somebody else wants in. Answers whether
-    /// it is complete.
+    /// Looks so many times for a message that is the next to be received, with none queued before it, unless somebody
+    /// else wants in. Answers whether it is complete.
     #[inline]
     pub fn look_for(&mut self, msg: &mut RecvMsg, looks: u32, wanted: &impl Fn() -> bool) -> bool {
-        if self.closed_in || !self.recvs.is_empty() {
-            return false;
-        }
         let mut left = self.looks(looks);
         let is_done = loop {
             // SAFETY: as in `send_now`.

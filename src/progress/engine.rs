@@ -197,16 +197,12 @@ impl Engine {
             error: None,
             collective: None,
         };
-        match self.free.pop() {
-            Some(id) => {
-                self.tasks[id] = Some(task);
-                id
-            }
-            None => {
-                self.tasks.push(Some(task));
-                self.tasks.len() - 1
-            }
+        let id = self.next_task();
+        if self.free.pop().is_none() {
+            self.tasks.push(None);
         }
+        self.tasks[id] = Some(task);
+        id
     }
 
     /// Starts what the order of calls allows.
@@ -290,11 +286,7 @@ impl Engine {
         }
         if gone > 0 {
             // What has gone is over for its caller, who may not come back soon: nothing of it may stay behind.
-            for peer in &self.busy {
-                if let Some(Some(c)) = self.channels.get_mut(*peer as usize) {
-                    c.endpoint().flush();
-                }
-            }
+            self.flush();
             self.messages_over(id, gone, None);
         }
     }
@@ -352,6 +344,22 @@ impl Engine {
             c.listed = true;
             self.busy.push(peer);
         }
+    }
+
+    /// Shows the peers what was done, and forgets those with whom nothing is under way any more.
+    fn flush(&mut self) {
+        let channels = &mut self.channels;
+        self.busy.retain(|peer| {
+            let Some(Some(c)) = channels.get_mut(*peer as usize) else { return false };
+            c.endpoint().flush();
+            c.listed = !c.is_idle();
+            c.listed
+        });
+    }
+
+    /// The channels on which something is under way.
+    fn busy_channels(&self) -> impl Iterator<Item = &Channel> {
+        self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref())
     }
 
     /// Sends a message, or queues it. Answers whether it has gone already.
@@ -504,8 +512,7 @@ impl Engine {
     /// Moves what can be moved until the ticket's operation is done, or something has to be settled elsewhere: so many
     /// looks in vain, somebody who wants in, or a trouble.
     pub fn drive(&mut self, ticket: &Ticket, looks: u32, wanted: impl Fn() -> bool) -> Option<Trouble> {
-        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
-        let mut left = channels.map(|c| c.looks(looks)).min().unwrap_or(looks);
+        let mut left = self.busy_channels().map(|c| c.looks(looks)).min().unwrap_or(looks);
         while !ticket.is_done() {
             let (moved, trouble) = self.progress();
             if trouble.is_some() {
@@ -585,14 +592,12 @@ impl Engine {
 
     /// Whether something waits for room that no socket tells of.
     pub fn is_held_up(&self) -> bool {
-        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
-        channels.into_iter().any(Channel::is_held_up)
+        self.busy_channels().any(Channel::is_held_up)
     }
 
     /// Whether all peers that something is under way with are at work.
     pub fn is_promising(&self) -> bool {
-        let channels = self.busy.iter().filter_map(|peer| self.channels.get(*peer as usize)?.as_ref());
-        channels.into_iter().all(Channel::is_promising)
+        self.busy_channels().all(Channel::is_promising)
     }
 
     /// The earliest deadline of an unfinished operation.

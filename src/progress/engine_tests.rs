@@ -5,8 +5,7 @@ use super::*;
 use crate::error::Code;
 use crate::transport::loopback::{self, Control};
 use crate::transport::protocol::Header;
-use crate::transport::shm::endpoint::Wiring;
-use crate::transport::shm::{Neighbour, Segment, ShmEndpoint};
+use crate::transport::shm;
 use crate::types::{DataType, RedOp};
 use std::time::Duration;
 
@@ -317,17 +316,8 @@ fn a_buffer_is_needed_until_the_peer_has_read_it() {
 
 #[test]
 fn what_is_over_for_its_sender_is_there_for_its_receiver() {
-    let (segment, _) = Segment::create(2, true).unwrap();
-    let neighbour = Neighbour::own();
-    let mut ends: Vec<ShmEndpoint> = (0..2)
-        .map(|me| {
-            segment.introduce(me);
-            let (segment, neighbour) = (segment.clone(), neighbour.clone());
-            ShmEndpoint::new(Wiring { segment, me, peer: 1 - me, direct: true, doorbell: None, neighbour })
-        })
-        .collect();
-    let mut theirs = ends.pop().unwrap();
-    let mut engine = Engine::new(0, vec![None, Some(Box::new(ends.remove(0)))]);
+    let (ours, mut theirs) = shm::tests::pair(true);
+    let mut engine = Engine::new(0, vec![None, Some(Box::new(ours))]);
     let (data, mut got) = ([7u8; 40], [0u8; 40]);
     let mut seq = 0;
     let mut take = |count: usize| {
@@ -596,16 +586,28 @@ fn deadlines_are_those_of_the_operations() {
     assert_eq!((late.count, peers), (LONG as u64, vec![2]));
 }
 
+/// A net whose connections move so many bytes per call.
+fn cut(n: usize, piece: usize) -> Net {
+    let net = net(n);
+    for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+        net.control(i, j).limit_per_call(piece);
+    }
+    net
+}
+
+/// Everybody's input, and their sum.
+fn summands(n: usize, len: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let inputs: Vec<Vec<u8>> = (0..n).map(|r| (0..len).map(|i| (i * (r + 1)) as u8).collect()).collect();
+    let sum = (0..len).map(|i| inputs.iter().fold(0u8, |s, input| s.wrapping_add(input[i]))).collect();
+    (inputs, sum)
+}
+
 #[test]
 fn collectives_survive_any_cut_of_the_stream() {
     for (n, piece) in [(2, 1), (3, 5), (4, 13), (5, 999), (7, 64)] {
-        let mut net = net(n);
-        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j) {
-            net.control(i, j).limit_per_call(piece);
-        }
+        let mut net = cut(n, piece);
         for len in [1, 100, 3000] {
-            let inputs: Vec<Vec<u8>> =
-                (0..n).map(|r| (0..len).map(|i| (i * (r + 1)) as u8).collect()).collect();
+            let (inputs, expected) = summands(n, len);
             let mut sums = vec![vec![0; len]; n];
             let mut tickets = Vec::new();
             for r in 0..n {
@@ -614,8 +616,6 @@ fn collectives_survive_any_cut_of_the_stream() {
             }
             net.run_well();
             assert!(tickets.iter().all(|t| t.is_done() && t.result() == Ok(())) && net.all_idle());
-            let expected: Vec<u8> =
-                (0..len).map(|i| inputs.iter().fold(0u8, |s, input| s.wrapping_add(input[i]))).collect();
             assert!(sums.iter().all(|s| *s == expected), "{n} ranks, {len} bytes, {piece} at a time");
         }
     }
@@ -625,13 +625,9 @@ fn collectives_survive_any_cut_of_the_stream() {
 fn a_collective_on_the_spot_ends_like_one_that_was_posted() {
     let mut on_the_spot = 0;
     for (n, piece) in [(2, CAPACITY), (2, 7), (3, CAPACITY), (4, 13), (5, CAPACITY)] {
-        let mut net = net(n);
-        for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j) {
-            net.control(i, j).limit_per_call(piece);
-        }
+        let mut net = cut(n, piece);
         for (round, len) in [1, 100, 3000, LONG, 8, 0, 500].into_iter().enumerate() {
-            let inputs: Vec<Vec<u8>> =
-                (0..n).map(|r| (0..len).map(|i| (i * (r + 1)) as u8).collect()).collect();
+            let (inputs, expected) = summands(n, len);
             let mut sums = vec![vec![0; len]; n];
             let mut tickets = Vec::new();
             for r in (0..n).map(|r| (r + round) % n) {
@@ -648,8 +644,6 @@ fn a_collective_on_the_spot_ends_like_one_that_was_posted() {
             }
             net.run_well();
             assert!(tickets.iter().all(|t| t.is_done() && t.result() == Ok(())) && net.all_idle());
-            let expected: Vec<u8> =
-                (0..len).map(|i| inputs.iter().fold(0u8, |s, input| s.wrapping_add(input[i]))).collect();
             assert!(sums.iter().all(|s| *s == expected), "{n} ranks, {len} bytes, {piece} at a time");
         }
         assert!(net.engines.iter().all(|e| e.operations == 7));

@@ -1,12 +1,13 @@
 //! Collectives on the spot: as long as nothing else is under way and nobody has to be waited for long, a collective needs
 //! no task, no queues and no turns, only its messages. That is most of what a short one costs.
 
+use super::super::channel::Channel;
 use super::super::operation::Operation;
 use super::super::ticket::Ticket;
 use super::{Collective, Engine, TaskId};
 use crate::collective::Action;
 use crate::sync::Arc;
-use crate::transport::{RecvMsg, SendMsg};
+use crate::transport::RecvMsg;
 use crate::types::Fingerprint;
 
 impl Engine {
@@ -32,6 +33,7 @@ impl Engine {
             self.post(operation, ticket.clone(), None);
             return Some(ticket);
         };
+        let look_for = |channel: &mut Channel, msg: &mut RecvMsg| channel.look_for(msg, looks, &wanted);
         let mut actions = std::mem::take(&mut self.actions);
         let mut left = 0;
         while left == 0 {
@@ -44,7 +46,7 @@ impl Engine {
             }
             c.step += 1;
             left = self.send_step(id, &mut c, fp, &actions);
-            left += self.recv_step(id, &mut c, fp, &actions, if left == 0 { looks } else { 0 }, &wanted);
+            left = self.recv_step(id, &mut c, fp, &actions, left, &look_for);
         }
         self.actions = actions;
         let ticket = ticket();
@@ -60,62 +62,42 @@ impl Engine {
 
     /// A step's local actions and what it sends. Answers how many messages have not gone; they are queued.
     fn send_step(&mut self, id: TaskId, c: &mut Collective, fp: Fingerprint, actions: &[Action]) -> usize {
-        let (mut left, mut sends) = (0, false);
+        let mut left = 0;
         for action in actions {
-            let Action::Send { peer, src } = *action else {
-                // SAFETY: as in `carry_out`.
-                unsafe { c.carry_out(action) };
-                continue;
-            };
-            let msg = SendMsg::new(fp, c.at(src), src.len);
-            let is_gone = if let Some(Some(channel)) = self.channels.get_mut(peer as usize) {
-                sends = true;
-                channel.start_send(msg, id)
+            if let Action::Send { peer, src } = *action {
+                left += usize::from(!self.send(id, peer, fp, c.at(src), src.len));
             } else {
-                self.self_sends.push_back((msg, id));
-                false
-            };
-            if !is_gone {
-                left += 1;
-                self.list(peer);
+                // SAFETY: as in the engine's `carry_out`.
+                unsafe { c.carry_out(action) };
             }
         }
-        if sends {
-            for action in actions {
-                if let Action::Send { peer, .. } = *action
-                    && let Some(Some(channel)) = self.channels.get_mut(peer as usize)
-                {
-                    channel.endpoint().flush();
-                }
-            }
-        }
+        self.flush();
         left
     }
 
-    /// What a step receives, in order. From the first message on that does not come within so many looks they are queued;
-    /// answers how many.
+    /// What a step receives, in order. Once there are messages `left`, the others are queued; it is looked for the ones
+    /// before, until one does not come. Answers how many are left then.
     fn recv_step(
         &mut self,
         id: TaskId,
         c: &mut Collective,
         fp: Fingerprint,
         actions: &[Action],
-        looks: u32,
-        wanted: &impl Fn() -> bool,
+        mut left: usize,
+        look_for: &impl Fn(&mut Channel, &mut RecvMsg) -> bool,
     ) -> usize {
-        let mut left = 0;
         for action in actions {
             let Some((peer, sink, len)) = c.incoming(action) else { continue };
-            let mut msg = RecvMsg::new(fp, sink, len);
-            let looks = if left == 0 { looks } else { 0 };
-            if let Some(Some(channel)) = self.channels.get_mut(peer as usize) {
-                if looks > 0 && channel.look_for(&mut msg, looks, wanted) {
-                    continue;
+            match self.channels.get_mut(peer as usize) {
+                Some(Some(channel)) if left == 0 => {
+                    let mut msg = RecvMsg::new(fp, sink, len);
+                    if look_for(channel, &mut msg) {
+                        continue;
+                    }
+                    channel.push_recv(msg, id);
+                    self.list(peer);
                 }
-                channel.push_recv(msg, id);
-                self.list(peer);
-            } else {
-                self.self_recvs.push_back((msg, id));
+                _ => self.recv(id, peer, fp, sink, len),
             }
             left += 1;
         }

@@ -26,7 +26,7 @@ const FIRST: usize = 64 << 10;
 const TRIAL: usize = 16;
 /// Messages of a trial that are announced and unread at a time.
 const TRIAL_UNREAD: u64 = 2;
-/// From this class on messages are so long that measuring them costs nothing, and a trial much.
+/// From this class on messages are so long that measuring them costs nothing.
 pub const LARGE: usize = 2;
 
 /// The class of a message.
@@ -90,6 +90,7 @@ impl Choice {
     pub fn record(&mut self, len: usize, way: Way, cost: f32) {
         let at = class_of(len);
         let Some(c) = self.classes.get_mut(at) else { return };
+        // Trials of still longer messages are short: each costs.
         let trial = if at > LARGE { 4 } else { 8 };
         c.record(way == Way::Direct, cost, trial);
     }

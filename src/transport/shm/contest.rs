@@ -58,14 +58,13 @@ impl Contest {
             return;
         }
         self.seen += 1;
-        if self.seen * 2 > trial {
+        let is_over = self.seen >= trial || (self.seen > 1 && cost > self.cost * HOPELESS);
+        if is_over || self.seen * 2 > trial {
             self.least = self.least.min(cost);
         }
-        let is_hopeless = self.seen > 1 && cost > self.cost * HOPELESS;
-        if self.seen < trial && !is_hopeless {
+        if !is_over {
             return;
         }
-        self.least = self.least.min(cost);
         if self.least < self.cost {
             *self = Contest { cost: self.least, ..Contest::new(way) };
         } else {

@@ -336,8 +336,8 @@ impl ShmEndpoint {
         Ok(Progress::Done)
     }
 
-    /// Gives a fragment of so many bytes back: the sender may wait for the room. It is rung for a part of the ring at a time, because ringing
-    /// makes it wait for the stores before; for less it looks by itself.
+    /// Gives a fragment of so many bytes back: the sender may wait for the room. It is rung for a part of the ring at a
+    /// time, because ringing makes it wait for the stores before; for less it looks by itself.
     #[inline]
     fn free(&mut self, bytes: usize) {
         let released = self.rx.release();

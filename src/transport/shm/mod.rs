@@ -20,7 +20,7 @@ mod shared;
 mod stores;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use endpoint::ShmEndpoint;
 pub use neighbour::Neighbour;

@@ -3,7 +3,7 @@
 //! | at | what |
 //! |---|---|
 //! | 0 | header |
-//! | 128 | one line of 128 bytes per member: its bell, its process, a word to test direct reads with |
+//! | 128 | one block per member: its bell, its process, a word to test direct reads with, its processors; whether it rests |
 //! | then | one control block of 256 bytes per ordered pair |
 //! | page-aligned | the slots and the data area of one ring per ordered pair |
 //!
