@@ -55,7 +55,8 @@
 // What an mwConfig_t has to be initialised with: nothing is set.
 #define MW_CONFIG_INITIALIZER \
   { sizeof(mwConfig_t), MW_CONFIG_MAGIC, MW_VERSION_CODE, NULL, NULL, NULL, NULL, MW_CONFIG_UNDEF_INT, \
-    MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, NULL }
+    MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, MW_CONFIG_UNDEF_INT, NULL, \
+    MW_CONFIG_UNDEF_INT }
 
 // A color for mwWorldSplit: this rank takes part in the call and gets no new world.
 #define MW_SPLIT_NOCOLOR (-1)
@@ -93,6 +94,16 @@ typedef struct CUstream_st* mwStream_t;
 
 // Bytes of the longest world name, with its NUL.
 #define MW_WORLD_NAME_BYTES 64
+
+// For mwWorldShrink: survivors move up, so that their order stays.
+#define MW_SHRINK_DEFAULT 0
+
+// For mwWorldShrink: every survivor keeps its rank, apart from those whose rank is not below the new size: these
+// take the places of the excluded ones, in their order.
+#define MW_SHRINK_KEEP_RANKS 1
+
+// For mwWorldReform: a newcomer leaves the number of members to the survivors.
+#define MW_REFORM_ANY 0
 
 // Bytes of an event's reason, with its NUL.
 #define MW_REASON_BYTES 256
@@ -240,7 +251,7 @@ typedef struct {
   const char *secret;
   // MW_TIMEOUT_MS: deadline of every operation, default 600000.
   int timeoutMs;
-  // MW_JOIN_TIMEOUT_MS: deadline of joining, default 60000.
+  // MW_JOIN_TIMEOUT_MS: deadline of joining and of reforming, default 60000.
   int joinTimeoutMs;
   // MW_HEARTBEAT_INTERVAL_MS: how often a sign of life is given, default 200.
   int heartbeatIntervalMs;
@@ -252,6 +263,8 @@ typedef struct {
   int device;
   // MW_BACKEND: "host" (default) for host memory, "nccl" for device memory, through NCCL.
   const char *backend;
+  // MW_REFORM_WAIT_MS: how long mwWorldReform waits for more members when there are `minRanks`, default 500.
+  int reformWaitMs;
 } mwConfig_t;
 
 // Counters of this member of a world, since it joined.
@@ -359,6 +372,41 @@ mwResult_t mwWorldFinalize(mwWorld_t world);
 // afterwards, whatever is returned: an error tells that finalizing failed. The operators and the callback of
 // the world are gone, too; requests of it stay until they are freed.
 mwResult_t mwWorldDestroy(mwWorld_t world);
+
+// Makes a world of the members of `world` that are not in `excludeRanks` (`excludeCount` ranks of it). All of those
+// call this, with the same list; mwWorldGetFailedRanks has it after a failure. `world` may have broken or been
+// revoked; it stays as it is and is still to be destroyed or aborted. `flags` is MW_SHRINK_DEFAULT or
+// MW_SHRINK_KEEP_RANKS, `config` NULL means the settings of `world`. On an error, `*newworld` is NULL: mwRemoteError
+// when another survivor has failed meanwhile (mwWorldGetFailedRanks has it then), mwTimeout when one did not come.
+mwResult_t mwWorldShrink(mwWorld_t world,
+                         const int *excludeRanks,
+                         int excludeCount,
+                         int flags,
+                         mwWorld_t *newworld,
+                         const mwConfig_t *config);
+
+// Makes a world of `nranks` members of those of `world`, which keep their ranks, and of newcomers, which call
+// mwWorldInitRank with a new unique id, `nranks` and the ranks behind. All members of `world` call this, one of them
+// with the id, the others with `id` NULL. `world` stays as it is and goes on. `config` NULL means the settings of
+// `world`. On an error, `*newworld` is NULL.
+mwResult_t mwWorldGrow(mwWorld_t world, int nranks, const mwUniqueId *id, mwWorld_t *newworld, const mwConfig_t *config);
+
+// Goes on with the next epoch of a world that was made by name (mwWorldInit): members of it pass their handle in
+// `*world`, whether it has broken, was revoked or is active, and newcomers, among them spares that have waited here
+// since before it was needed, pass NULL and the `name`. All meet in the store. Survivors keep their ranks and newcomers
+// take the places of those who have failed or left, the lowest first; without enough newcomers the last ones move up.
+//
+// It begins when all members of the old epoch have called this or are gone and there are `maxRanks`, or `minRanks` and
+// nobody more has come for reformWaitMs. Members that are alive and do not call this are waited for half of
+// joinTimeoutMs and then left out. All callers pass the same numbers, newcomers may pass MW_REFORM_ANY for both. A
+// newcomer that there is no place for waits for the epoch after.
+//
+// On success `*world` is the new epoch's handle; the old one is gone, with what was under way in it and its operators,
+// and its callback is the new one's. All who come out have the same members. On an error `*world` is as it was, and
+// nobody else is disturbed: mwTimeout when too few came, mwInvalidArgument when others have said other numbers,
+// mwRemoteError when the others went on without this one. `name` may be NULL with a handle, `config` NULL then means
+// the settings of `*world`.
+mwResult_t mwWorldReform(mwWorld_t *world, const char *name, int minRanks, int maxRanks, const mwConfig_t *config);
 
 // Writes the number of ranks.
 mwResult_t mwWorldCount(mwWorld_t world, int *count);

@@ -11,6 +11,7 @@
 //! | `MW_SECRET_FILE` | file that holds it; one newline at its end is not part of it | none |
 //! | `MW_TIMEOUT_MS` | deadline of every operation | 600000 |
 //! | `MW_JOIN_TIMEOUT_MS` | deadline of joining | 60000 |
+//! | `MW_REFORM_WAIT_MS` | how long a reform waits for more members when there are enough | 500 |
 //! | `MW_NCCL_ABORT_TIMEOUT_MS` | how long NCCL may take to abort a communicator before it is leaked | 10000 |
 //! | `MW_HEARTBEAT_INTERVAL_MS` | how often a sign of life is given | 200 |
 //! | `MW_HEARTBEAT_TIMEOUT_MS` | silence after which a peer is taken for failed, at least two intervals | 1000 |
@@ -81,6 +82,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Deadline of joining.
     pub join_timeout: Duration,
+    /// How long a reform waits for more members when there are enough, and none is missing.
+    pub reform_wait: Duration,
     /// How long NCCL may take to abort a communicator before that is given up and leaked; half as long for each of the
     /// steps before.
     pub abort_timeout: Duration,
@@ -115,6 +118,8 @@ pub struct Overrides {
     pub heartbeat_interval_ms: Option<i32>,
     /// `heartbeatTimeoutMs`.
     pub heartbeat_timeout_ms: Option<i32>,
+    /// `reformWaitMs`.
+    pub reform_wait_ms: Option<i32>,
 }
 
 /// Where a variable's value comes from; a plain map in tests.
@@ -175,6 +180,7 @@ impl Config {
         let silence = Setting { field: "config.heartbeatTimeoutMs", variable: "MW_HEARTBEAT_TIMEOUT_MS" };
         let timeout = Setting { field: "config.timeoutMs", variable: "MW_TIMEOUT_MS" };
         let join = Setting { field: "config.joinTimeoutMs", variable: "MW_JOIN_TIMEOUT_MS" };
+        let reform = Setting { field: "config.reformWaitMs", variable: "MW_REFORM_WAIT_MS" };
         let abort = Setting { field: "abort timeout", variable: "MW_NCCL_ABORT_TIMEOUT_MS" };
         let (heartbeat_interval, _) = interval.resolve(over.heartbeat_interval_ms, 200, env)?;
         let (heartbeat_timeout, name) = silence.resolve(over.heartbeat_timeout_ms, 1000, env)?;
@@ -198,6 +204,7 @@ impl Config {
             },
             timeout: timeout.resolve(over.timeout_ms, 600_000, env)?.0,
             join_timeout: join.resolve(over.join_timeout_ms, 60_000, env)?.0,
+            reform_wait: reform.resolve(over.reform_wait_ms, 500, env)?.0,
             abort_timeout: abort.resolve(None, 10_000, env)?.0,
             heartbeat_interval,
             heartbeat_timeout,

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// In the order in which the header shows them.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "result",
     "unique_id",
     "config",
     "world",
+    "reshape",
     "world_query",
     "datatype",
     "redop",

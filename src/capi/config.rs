@@ -40,7 +40,7 @@ pub struct mwConfig_t {
     pub secret: *const c_char,
     /// MW_TIMEOUT_MS: deadline of every operation, default 600000.
     pub timeoutMs: c_int,
-    /// MW_JOIN_TIMEOUT_MS: deadline of joining, default 60000.
+    /// MW_JOIN_TIMEOUT_MS: deadline of joining and of reforming, default 60000.
     pub joinTimeoutMs: c_int,
     /// MW_HEARTBEAT_INTERVAL_MS: how often a sign of life is given, default 200.
     pub heartbeatIntervalMs: c_int,
@@ -52,6 +52,8 @@ pub struct mwConfig_t {
     pub device: c_int,
     /// MW_BACKEND: "host" (default) for host memory, "nccl" for device memory, through NCCL.
     pub backend: *const c_char,
+    /// MW_REFORM_WAIT_MS: how long mwWorldReform waits for more members when there are `minRanks`, default 500.
+    pub reformWaitMs: c_int,
 }
 
 impl mwConfig_t {
@@ -69,6 +71,7 @@ impl mwConfig_t {
         heartbeatTimeoutMs: UNDEF_INT,
         device: UNDEF_INT,
         backend: ptr::null(),
+        reformWaitMs: UNDEF_INT,
     };
 }
 
@@ -155,6 +158,7 @@ unsafe fn overrides(config: &mwConfig_t) -> Result<Overrides> {
             join_timeout_ms: number(config.joinTimeoutMs),
             heartbeat_interval_ms: number(config.heartbeatIntervalMs),
             heartbeat_timeout_ms: number(config.heartbeatTimeoutMs),
+            reform_wait_ms: number(config.reformWaitMs),
         })
     }
 }

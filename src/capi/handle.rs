@@ -57,8 +57,14 @@ pub(super) fn remove_request(handle: mwRequest_t) -> Result<Arc<Request>> {
 
 /// A handle for a new world, which learns what C calls it. A world that cannot get one is aborted.
 pub(super) fn issue_world(world: Arc<World>) -> Result<mwWorld_t> {
+    issue_world_with(world, |_| ())
+}
+
+/// As [`issue_world`]; `prepare` is called with the handle before there can be events that name it.
+pub(super) fn issue_world_with(world: Arc<World>, prepare: impl FnOnce(mwWorld_t)) -> Result<mwWorld_t> {
     match WORLDS.insert(Arc::clone(&world)) {
         Some(token) => {
+            prepare(ptr::without_provenance_mut(token));
             world.set_token(token);
             Ok(ptr::without_provenance_mut(token))
         }

@@ -11,6 +11,7 @@
 //! | `unique_id` | `mwUniqueId` |
 //! | `config` | `mwConfig_t` |
 //! | `world` | `mwWorld_t`: creation and end |
+//! | `reshape` | `mwWorld_t`: shrink, grow, reform |
 //! | `world_query` | `mwWorld_t`: everything there is to ask |
 //! | `datatype` | `mwDataType_t` |
 //! | `redop` | `mwRedOp_t`, `mwScalarResidence_t` |
@@ -38,6 +39,7 @@ mod memory;
 mod operation;
 mod redop;
 mod request;
+mod reshape;
 mod result;
 mod unique_id;
 mod world;
@@ -52,6 +54,7 @@ pub use memory::*;
 pub use operation::*;
 pub use redop::*;
 pub use request::*;
+pub use reshape::*;
 pub use result::*;
 pub use unique_id::*;
 pub use world::*;

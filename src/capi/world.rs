@@ -161,7 +161,7 @@ pub extern "C" fn mwWorldDestroy(world: mwWorld_t) -> mwResult_t {
 }
 
 /// What the functions that make one world have in common; `make` answers `None` where this rank gets none.
-fn create(
+pub(super) fn create(
     function: &str,
     out: Result<Out<mwWorld_t>>,
     make: impl FnOnce() -> Result<Option<Arc<World>>>,
@@ -206,7 +206,7 @@ fn issue_all(made: &[Arc<World>], expected: usize) -> Result<Vec<mwWorld_t>> {
 }
 
 /// Lets go of what belongs to a world whose handle is gone.
-fn release(world: mwWorld_t) -> Result<()> {
+pub(super) fn release(world: mwWorld_t) -> Result<()> {
     redop::forget(world);
     callbacks::set_callback(world.addr(), None)
 }

@@ -139,6 +139,11 @@ impl Health {
         self.failed.keys().copied().collect()
     }
 
+    /// Members that have failed or left, ascending.
+    pub fn gone(&self) -> BTreeSet<u32> {
+        self.failed.keys().chain(&self.left).copied().collect()
+    }
+
     /// Whether this member left.
     pub fn has_left(&self, rank: u32) -> bool {
         self.left.contains(&rank)

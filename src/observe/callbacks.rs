@@ -31,6 +31,11 @@ pub(super) fn offer(event: &Event) {
     DISPATCHER.offer(event);
 }
 
+/// Lets the callback of one world be another one's, too.
+pub fn pass_on(from: usize, to: usize) {
+    DISPATCHER.pass_on(from, to);
+}
+
 struct Dispatcher {
     state: Mutex<State>,
     /// Work for the thread.
@@ -103,6 +108,12 @@ impl Dispatcher {
             return Err(Error::timeout(format!("callback: still running after {} ms", patience.as_millis())));
         }
         Ok(())
+    }
+
+    fn pass_on(&self, from: usize, to: usize) {
+        let mut state = self.state.lock();
+        let callback = state.callbacks.get(&from).cloned();
+        state.callbacks.extend(callback.map(|callback| (to, callback)));
     }
 
     fn start(&'static self, state: &mut State) -> Result<()> {

@@ -22,6 +22,12 @@ fn clients() -> &'static Mutex<Clients> {
     CLIENTS.get_or_init(Mutex::default)
 }
 
+/// The connection that there is to the store at `address`.
+pub fn known(address: &str, secret: &Secret) -> Option<Arc<Client>> {
+    let known = (address.to_string(), KeyId::of(secret));
+    clients().lock().get(&known).filter(|c| c.lost().is_none()).cloned()
+}
+
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when
 /// nobody listens there and the address is its own; otherwise it waits until somebody does. Also answers whether the
 /// connection is new.

@@ -9,13 +9,18 @@
 //! | `<id>/done` | rank 0, when all are there | all of that, in rank order |
 //!
 //! The fresh id keeps joinings apart that use one name, one after the other or after a crash. All keys are under
-//! leases, so that a process that dies while it joins leaves nothing behind, and are gone when everybody has joined. Members agree because they all take the list from `done`.
+//! leases, so that a process that dies while it joins leaves nothing behind, and are gone when everybody has joined.
+//! Members agree because they all take the list from `done`. What follows upon this first epoch of a named world is in
+//! [`reform`].
 
 pub mod hosting;
 pub mod id;
+mod record;
+pub mod reform;
 
 use crate::auth;
 use crate::error::{Code, Error, Extent, Result};
+use crate::fault::membership::View;
 use crate::store::{LeaseId, Snapshot, Store};
 use crate::types::{Address, HostId, ProcessId, WorldId};
 use std::cell::Cell;
@@ -61,6 +66,11 @@ fn decode(raw: &[u8]) -> Option<Address> {
     Some(Address { process: ProcessId(*process), host: HostId(*host), tcp: SocketAddr::new(ip, port) })
 }
 
+/// Addresses, one after the other.
+fn addresses(raw: &[u8]) -> Option<Vec<Address>> {
+    raw.chunks(CARD).map(decode).collect()
+}
+
 fn hex(id: &[u8]) -> String {
     id.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -94,6 +104,7 @@ pub struct Joining<'a> {
     lease: LeaseId,
     /// The attempt in which this rank's card is this joining's own.
     registered: Cell<Option<WorldId>>,
+    is_recorded: bool,
 }
 
 impl<'a> Joining<'a> {
@@ -108,7 +119,13 @@ impl<'a> Joining<'a> {
         deadline: Instant,
     ) -> Result<Joining<'a>> {
         let lease = store.lease(LEASE, deadline)?;
-        Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease, registered: Cell::new(None) })
+        let registered = Cell::new(None);
+        Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease, registered, is_recorded: false })
+    }
+
+    /// Leaves a record of this epoch, so that others can follow.
+    pub fn recorded(self) -> Joining<'a> {
+        Joining { is_recorded: true, ..self }
     }
 
     fn prefix(&self) -> String {
@@ -210,8 +227,7 @@ impl<'a> Joining<'a> {
             return Ok(None);
         }
         if let Some(raw) = complete {
-            let members: Option<Vec<Address>> = raw.chunks(CARD).map(decode).collect();
-            let members = members
+            let members = addresses(raw)
                 .filter(|m| m.len() == self.nranks as usize && m.get(self.rank as usize) == Some(self.me))
                 .ok_or_else(|| nonsense(&done))?;
             return Ok(Some(Membership { world, epoch: 1, members }));
@@ -221,6 +237,12 @@ impl<'a> Joining<'a> {
                 (0..self.nranks).map(|r| Self::find(seen, &self.card_key(&world, r))).collect();
             if let Some(cards) = cards {
                 let all = cards.concat();
+                if self.is_recorded
+                    && let Some(members) = addresses(&all)
+                {
+                    let view = View { world, epoch: 1, members: reform::Member::first(&members) };
+                    reform::found(self.store, self.name, view, self.deadline)?;
+                }
                 self.store.compare_and_set(
                     done.as_bytes(),
                     None,

@@ -1,13 +1,15 @@
 //! The ways into a world.
 
+use super::reform::Origin;
 use super::{Call, World};
 use crate::auth;
 use crate::config::{BackendChoice, Config};
 use crate::error::{Code, Error, Extent, Result};
 use crate::nccl::cuda;
 use crate::rendezvous::id::{self, Ticket};
+use crate::rendezvous::reform::Member;
 use crate::rendezvous::{Joining, Membership, hosting};
-use crate::store::Store;
+use crate::store::{Client, Store};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sys::interfaces;
@@ -19,14 +21,14 @@ use std::time::{Duration, Instant};
 pub type UniqueId = [u8; id::SIZE];
 
 /// Largest world.
-const MAX_RANKS: i32 = 1 << 20;
+pub(super) const MAX_RANKS: i32 = 1 << 20;
 /// Stands in where no secret is configured: whoever reaches the store may join.
 const OPEN: &[u8] = b"multiworld without a secret";
 /// Longest name, without the NUL.
 const MAX_NAME: usize = 63;
 
 /// How long to wait for the store's word on who is still there.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Nobody is absent who would not be missed otherwise: all members are in this process, or linked with it.
 pub(super) fn nobody() -> Result<Vec<u32>> {
@@ -43,7 +45,7 @@ fn check_ranks(nranks: i32, rank: i32) -> Result<(u32, u32)> {
     Ok((nranks as u32, rank as u32))
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(Error::argument(format!("name: must have 1 to {MAX_NAME} bytes, has {}", name.len())));
     }
@@ -51,6 +53,37 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::argument("name: must not contain '/' or control characters"));
     }
     Ok(())
+}
+
+/// What the members of named worlds know of each other.
+pub(super) fn base_secret(config: &Config) -> Secret {
+    config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()))
+}
+
+/// What the members of one world know of each other.
+pub(super) fn world_secret(base: &Secret, world: &WorldId) -> Secret {
+    auth::derive(base, "world", &world.0)
+}
+
+/// The configured store. With `host` this process becomes it where nobody else is.
+pub(super) fn reach_store(
+    w: &Watchdog,
+    config: &Config,
+    secret: &Secret,
+    host: bool,
+    deadline: Instant,
+) -> Result<Arc<Client>> {
+    let Some(address) = config.store.as_deref() else {
+        return Err(Error::argument(
+            "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
+        ));
+    };
+    let (store, new) = hosting::reach(address, secret, host, deadline)?;
+    if new {
+        let fd = store.session_fd().try_clone_to_owned();
+        w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
+    }
+    Ok(store)
 }
 
 impl World {
@@ -63,18 +96,12 @@ impl World {
         if nranks == 1 && config.store.is_none() {
             return World::alone(name, w, config, deadline);
         }
-        let Some(address) = config.store.as_deref() else {
-            return Err(Error::argument(
-                "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
-            ));
-        };
-        let secret = config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()));
-        let (store, new) = hosting::reach(address, &secret, rank == 0, deadline)?;
-        if new {
-            let fd = store.session_fd().try_clone_to_owned();
-            w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
-        }
-        World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)
+        let secret = base_secret(config);
+        let store = reach_store(w, config, &secret, rank == 0, deadline)?;
+        let world = World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)?;
+        // Set once, here.
+        let _ = world.origin.set(Origin { secret, members: Member::first(&world.members) });
+        Ok(world)
     }
 
     /// Joins by unique id. Collective.
@@ -147,7 +174,7 @@ impl World {
     ) -> Result<Arc<World>> {
         let w = Watchdog::get(config.ifname.as_deref())?;
         // Peers may dial as soon as they know the list, so the door is opened before anybody can.
-        let derive = |world: &WorldId| auth::derive(secret, "world", &world.0);
+        let derive = |world: &WorldId| world_secret(secret, world);
         let admitted = std::cell::RefCell::new(Vec::new());
         let admit = |world: &WorldId| {
             if !admitted.borrow().contains(world) {
@@ -156,6 +183,8 @@ impl World {
             }
         };
         let joining = Joining::new(store, key, nranks, rank, me, &admit, deadline)?;
+        // The store of a unique id has no further use.
+        let joining = if key == name { joining.recorded() } else { joining };
         let found = joining.run();
         let used = found.as_ref().ok().map(|m| m.world);
         let joined = found.and_then(|m| {

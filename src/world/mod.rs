@@ -9,6 +9,7 @@
 //! | `operate` | running operations, deadlines, trouble |
 //! | `news` | what the watchdog and the peers tell |
 //! | `reshape` | worlds from worlds: without some members, or with more |
+//! | `reform` | the next epoch of a named world |
 //! | `request` | groups and asynchronous operations, across worlds |
 //! | `background` | the thread that drives asynchronous operations nobody waits for |
 
@@ -18,6 +19,7 @@ mod device;
 mod join;
 mod news;
 mod operate;
+mod reform;
 mod request;
 mod reshape;
 mod wireup;
@@ -29,7 +31,9 @@ mod tests;
 
 pub use call::{Call, Message};
 pub use join::UniqueId;
+pub use reform::Size;
 pub use request::{Calls, Posts, Request};
+pub use reshape::Ranking;
 
 pub use crate::fault::health::State;
 
@@ -43,6 +47,7 @@ use crate::sync::{Arc, Mutex, OnceLock};
 use crate::transport::shm::Segment;
 use crate::types::{Address, Secret, WorldId};
 use news::Outbox;
+use reform::Origin;
 use std::time::{Duration, Instant};
 
 /// Counters of a world.
@@ -71,6 +76,8 @@ pub struct World {
     config: Config,
     secret: Secret,
     members: Vec<Address>,
+    /// What a next epoch follows from, in a world that was made by name.
+    origin: OnceLock<Origin>,
     /// There are more members on this machine than processors.
     is_crowded: AtomicBool,
     health: Mutex<Health>,
@@ -120,6 +127,11 @@ impl World {
     /// Epoch of this membership.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Deadline of operations.

@@ -251,7 +251,22 @@ impl World {
         }
         self.ring();
         self.forget();
+        self.dissolve();
         result
+    }
+
+    /// Ends an active world without waiting for what is under way in it, which gets this error.
+    pub(super) fn retire_now(&self, error: &Error) {
+        {
+            let mut health = self.health.lock();
+            health.finalize();
+            self.state.store(health.state() as u8, Ordering::Release);
+        }
+        // Who moves bytes right now finds out when it comes back.
+        if let Some(mut e) = self.engine.try_lock_for(ABORT_PATIENCE) {
+            e.end(error);
+        }
+        self.ring();
     }
 
     /// Ends the watchdog's interest in this member.

@@ -36,10 +36,37 @@ const LISTEN: Duration = Duration::from_millis(20);
 /// Epochs of the children that were made by shrinking, by id: one id may be shrunk to again.
 static EPOCHS: Mutex<Option<HashMap<WorldId, u64>>> = Mutex::new(None);
 
+/// Which ranks survivors have in the world that they make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranking {
+    /// Those who come after a missing one move up.
+    InOrder,
+    /// Everybody keeps its own where that is possible: the last ones take the places of the missing.
+    Stable,
+}
+
+impl Ranking {
+    /// The ranks of survivors in the parent, by their ranks in the child.
+    fn rank(self, survivors: Vec<u32>) -> Vec<u32> {
+        if self == Ranking::InOrder {
+            return survivors;
+        }
+        let size = survivors.len() as u32;
+        let mut movers = survivors.iter().copied().filter(|r| *r >= size);
+        let place = |rank: u32| if survivors.contains(&rank) { Some(rank) } else { movers.next() };
+        (0..size).filter_map(place).collect()
+    }
+}
+
 impl World {
-    /// A world of the members that are not excluded, ranked as here. Collective among those; the parent may
-    /// have ended. `config` is the parent's without another.
-    pub fn shrink(self: &Arc<World>, excluded: &[u32], config: Option<&Config>) -> Result<Arc<World>> {
+    /// A world of the members that are not excluded. Collective among those; the parent may have ended. `config` is
+    /// the parent's without another.
+    pub fn shrink(
+        self: &Arc<World>,
+        excluded: &[u32],
+        ranking: Ranking,
+        config: Option<&Config>,
+    ) -> Result<Arc<World>> {
         let config = config.unwrap_or(&self.config);
         let deadline = Instant::now() + config.join_timeout;
         if let Some(rank) = excluded.iter().find(|r| **r >= self.nranks()) {
@@ -49,7 +76,7 @@ impl World {
                 self.nranks() - 1
             )));
         }
-        let survivors: Vec<u32> = (0..self.nranks()).filter(|r| !excluded.contains(r)).collect();
+        let survivors = ranking.rank((0..self.nranks()).filter(|r| !excluded.contains(r)).collect());
         let Some(rank) = survivors.iter().position(|r| *r == self.rank) else {
             return Err(Error::argument(format!("excluded: {} is this rank itself", self.rank)));
         };
@@ -288,7 +315,7 @@ mod tests {
                 let found = together(&rest, |w| {
                     // Nobody is ready at the same time.
                     std::thread::sleep(Duration::from_millis(7 * u64::from(w.rank())));
-                    let child = w.shrink(&[1], None).unwrap();
+                    let child = w.shrink(&[1], Ranking::InOrder, None).unwrap();
                     let found = (works(&child), child.epoch());
                     child.destroy().unwrap();
                     found
@@ -304,11 +331,32 @@ mod tests {
     }
 
     #[test]
+    fn ranks_move_up_or_stay() {
+        let survivors = || vec![0, 2, 3, 5];
+        assert_eq!(Ranking::InOrder.rank(survivors()), [0, 2, 3, 5]);
+        assert_eq!(Ranking::Stable.rank(survivors()), [0, 5, 2, 3]);
+        assert_eq!(Ranking::Stable.rank(vec![4, 5]), [4, 5]);
+        let worlds = World::init_all(4, &config(TransportChoice::Auto)).unwrap();
+        worlds[1].abort();
+        let rest = [worlds[0].clone(), worlds[2].clone(), worlds[3].clone()];
+        let found = together(&rest, |w| {
+            let child = w.shrink(&[1], Ranking::Stable, None).unwrap();
+            let found = works(&child);
+            child.destroy().unwrap();
+            found
+        });
+        assert_eq!(found, [(0, 3.0), (2, 3.0), (1, 3.0)]);
+        rest.iter().for_each(|w| w.destroy().unwrap());
+    }
+
+    #[test]
     fn who_excludes_itself_or_nobody_known_is_told() {
         let worlds = World::init_all(2, &config(TransportChoice::Shm)).unwrap();
-        assert!(worlds[0].shrink(&[0], None).err().unwrap().text.contains("this rank itself"));
-        assert!(worlds[0].shrink(&[2], None).err().unwrap().text.contains("not a rank"));
-        let alone = worlds[0].shrink(&[1], None).unwrap();
+        assert!(
+            worlds[0].shrink(&[0], Ranking::InOrder, None).err().unwrap().text.contains("this rank itself")
+        );
+        assert!(worlds[0].shrink(&[2], Ranking::InOrder, None).err().unwrap().text.contains("not a rank"));
+        let alone = worlds[0].shrink(&[1], Ranking::InOrder, None).unwrap();
         assert_eq!((alone.nranks(), works(&alone)), (1, (0, 1.0)));
         alone.destroy().unwrap();
         worlds.iter().for_each(|w| w.destroy().unwrap());
@@ -318,13 +366,13 @@ mod tests {
     fn a_survivor_that_never_comes_is_named() {
         let c = Config { join_timeout: Duration::from_millis(300), ..config(TransportChoice::Shm) };
         let worlds = World::init_all(3, &c).unwrap();
-        let e = worlds[0].shrink(&[2], None).err().unwrap();
+        let e = worlds[0].shrink(&[2], Ranking::InOrder, None).err().unwrap();
         assert_eq!(e.code, Code::Timeout, "{e}");
         // One that dies meanwhile ends it early.
         let c = Config { join_timeout: Duration::from_secs(60), ..c };
         let begin = Instant::now();
         std::thread::scope(|s| {
-            let waiting = s.spawn(|| worlds[0].shrink(&[2], Some(&c)));
+            let waiting = s.spawn(|| worlds[0].shrink(&[2], Ranking::InOrder, Some(&c)));
             std::thread::sleep(Duration::from_millis(50));
             worlds[1].abort();
             let e = waiting.join().unwrap().err().unwrap();

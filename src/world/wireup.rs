@@ -63,6 +63,7 @@ impl World {
             config: config.clone(),
             secret,
             members: membership.members,
+            origin: OnceLock::new(),
             is_crowded: AtomicBool::new(neighbours > process::processors_of_all()),
             health: Mutex::new(Health::new(name, rank, nranks)),
             state: AtomicU8::new(State::Active as u8),

@@ -59,6 +59,7 @@ impl Settings {
             heartbeatTimeoutMs: c_int::MIN,
             device: self.device.unwrap_or(c_int::MIN),
             backend: text(&self.backend),
+            reformWaitMs: c_int::MIN,
         }
     }
 }

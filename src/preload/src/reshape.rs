@@ -14,7 +14,7 @@ use core::ffi::c_int;
 use multiworld::error::{Error, Result};
 use multiworld::nccl::types::*;
 use multiworld::sync::Arc;
-use multiworld::world::World;
+use multiworld::world::{Ranking, World};
 
 /// # Safety
 /// As NCCL's function.
@@ -86,7 +86,9 @@ pub unsafe fn ncclCommShrink(
             let _ = parent.revoke();
         }
         let host = Host::new(config, Some(parent.device));
-        child(parent, config, Some(host), out, move |world| world.shrink(&excluded, None).map(Some))
+        child(parent, config, Some(host), out, move |world| {
+            world.shrink(&excluded, Ranking::InOrder, None).map(Some)
+        })
     };
     body().map_err(group::poison)
 }

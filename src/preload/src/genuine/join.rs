@@ -23,7 +23,7 @@ use multiworld::nccl::{Comm, Library, Options, Outcome};
 use multiworld::sync::Arc;
 use multiworld::sync::atomic::Ordering;
 use multiworld::sys::process;
-use multiworld::world::World;
+use multiworld::world::{Ranking, World};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -309,7 +309,7 @@ pub unsafe fn shrink(
             })
         };
         let watch: Option<Watch> =
-            world.map(|w| -> Watch { Box::new(move || w.shrink(&ranks, None).map(Some)) });
+            world.map(|w| -> Watch { Box::new(move || w.shrink(&ranks, Ranking::InOrder, None).map(Some)) });
         return Task::of_child(Some(owner), blocking, out, begin, watch)?.of(parent).start();
     }
     let Some(world) = world else {
@@ -318,7 +318,7 @@ pub unsafe fn shrink(
         ));
     };
     let library = comm.library().clone();
-    let survivors = world.shrink(&ranks, None)?;
+    let survivors = world.shrink(&ranks, Ranking::InOrder, None)?;
     let begin = {
         let survivors = survivors.clone();
         move || renew(&library, &survivors, &mut config).map(Some)
