@@ -71,6 +71,20 @@ impl Frame {
         buf.at(index * self.bytes, self.bytes)
     }
 
+    /// How often something doubles before it reaches n.
+    pub fn rounds(&self) -> usize {
+        self.n.next_power_of_two().trailing_zeros() as usize
+    }
+
+    /// The parts of `number` (at most n) ranks from `first` on, in a buffer that holds one for every rank: in one piece,
+    /// or in two where rank 0 comes after the last.
+    pub fn turned(&self, buf: Buf, first: usize, number: usize) -> impl Iterator<Item = Slice> {
+        let end = number.min(self.n - first);
+        let (head, tail) = (buf.at(first * self.bytes, end * self.bytes), number - end);
+        let tail = (tail > 0).then_some(buf.at(0, tail * self.bytes));
+        [Some(head), tail].into_iter().flatten()
+    }
+
     /// Brings own input to where it is accumulated, or passed on from, unless it is there already.
     pub fn load(&self, src: Slice, dst: Slice, out: &mut Vec<Action>) {
         if self.premul {

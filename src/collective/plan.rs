@@ -1,13 +1,13 @@
 //! The choice of an algorithm, and its face to the engine.
 
-use super::all_gather::{AllGatherDirect, AllGatherRing};
+use super::all_gather::{AllGatherBruck, AllGatherDirect, AllGatherRing};
 use super::all_reduce::{AllReduceDirect, AllReduceDoubling, AllReduceFlat, AllReduceRing};
 use super::all_to_all::{AllToAllDirect, AllToAllPairwise};
 use super::barrier::{BarrierFlat, Dissemination};
 use super::broadcast::{BroadcastChain, BroadcastFlat, BroadcastTree};
 use super::frame::Frame;
 use super::gather::{Gather, Scatter};
-use super::reduce_scatter::{ReduceScatterDirect, ReduceScatterPairwise};
+use super::reduce_scatter::{ReduceScatterDirect, ReduceScatterHalving, ReduceScatterPairwise};
 use super::reduce_to_root::{ReduceChain, ReduceTree};
 use super::{Action, Buf, Shape, Tuning};
 use crate::types::OpKind;
@@ -49,8 +49,10 @@ enum Algorithm {
     AllReduceDoubling(AllReduceDoubling),
     AllReduceDirect(AllReduceDirect),
     AllReduceRing(AllReduceRing),
+    AllGatherBruck(AllGatherBruck),
     AllGatherDirect(AllGatherDirect),
     AllGatherRing(AllGatherRing),
+    ReduceScatterHalving(ReduceScatterHalving),
     ReduceScatterDirect(ReduceScatterDirect),
     ReduceScatterPairwise(ReduceScatterPairwise),
     AllToAllDirect(AllToAllDirect),
@@ -100,6 +102,15 @@ impl Algorithm {
         }
         let all = bytes.saturating_mul(n);
         let few = n <= tuning.flat_ranks;
+        // With fewer it takes no fewer messages to go through others.
+        let many = n > 3;
+        let all_gather_direct =
+            || Algorithm::AllGatherDirect(AllGatherDirect::new(frame, piece(n, n, tuning)));
+        let reduce_scatter_direct = || {
+            // Two ranks combine all of it on the way.
+            let piece = if n == 2 { usize::MAX } else { tuning.reduce_scatter_piece };
+            Algorithm::ReduceScatterDirect(ReduceScatterDirect::new(frame, piece))
+        };
         match kind {
             OpKind::Broadcast if few && bytes < tuning.broadcast_flat => {
                 Algorithm::BroadcastFlat(BroadcastFlat::new(frame, piece(n, 1, tuning)))
@@ -122,18 +133,20 @@ impl Algorithm {
                 Algorithm::AllReduceDirect(AllReduceDirect::new(frame, tuning.all_reduce_segment))
             }
             OpKind::AllReduce => Algorithm::AllReduceDoubling(AllReduceDoubling::new(frame)),
+            OpKind::AllGather if few && bytes < tuning.all_gather_flat => all_gather_direct(),
             OpKind::AllGather if bytes >= tuning.all_gather_ring => {
                 Algorithm::AllGatherRing(AllGatherRing { frame })
             }
-            OpKind::AllGather => Algorithm::AllGatherDirect(AllGatherDirect::new(frame, piece(n, n, tuning))),
+            OpKind::AllGather if !many || bytes >= tuning.all_gather_direct => all_gather_direct(),
+            OpKind::AllGather => Algorithm::AllGatherBruck(AllGatherBruck { frame }),
+            OpKind::ReduceScatter if few && bytes < tuning.reduce_scatter_flat => reduce_scatter_direct(),
             OpKind::ReduceScatter if all >= tuning.reduce_scatter_pairwise => {
                 Algorithm::ReduceScatterPairwise(ReduceScatterPairwise { frame })
             }
-            OpKind::ReduceScatter => {
-                // Two ranks combine all of it on the way.
-                let piece = if n == 2 { usize::MAX } else { tuning.reduce_scatter_piece };
-                Algorithm::ReduceScatterDirect(ReduceScatterDirect::new(frame, piece))
+            OpKind::ReduceScatter if !many || bytes >= tuning.reduce_scatter_direct => {
+                reduce_scatter_direct()
             }
+            OpKind::ReduceScatter => Algorithm::ReduceScatterHalving(ReduceScatterHalving { frame }),
             // The one choice that may differ between ranks: both exchange one message with every other rank,
             // and the direct exchange never waits for an order.
             OpKind::AllToAll if frame.in_place && all >= tuning.all_to_all_pairwise => {
@@ -161,8 +174,10 @@ impl Algorithm {
             Algorithm::ReduceChain(a) => a,
             Algorithm::AllReduceDoubling(a) => a,
             Algorithm::AllReduceRing(a) => a,
+            Algorithm::AllGatherBruck(a) => a,
             Algorithm::AllGatherDirect(a) => a,
             Algorithm::AllGatherRing(a) => a,
+            Algorithm::ReduceScatterHalving(a) => a,
             Algorithm::ReduceScatterDirect(a) => a,
             Algorithm::ReduceScatterPairwise(a) => a,
             Algorithm::AllToAllDirect(a) => a,

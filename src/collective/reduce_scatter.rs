@@ -1,5 +1,12 @@
 //! ReduceScatter: rank r gets everybody's rth part combined. B is one part.
 //!
+//! **Halving**, for small messages of many ranks, is Bruck's AllGather backwards. At first a rank has a sum, which is its
+//! input, for each rank from itself on around the world. In each round, with d half of them rounded up to a power of
+//! two, it hands those from the dth on to the rank d after it, and adds what the rank d before it has for the first of
+//! its own, until there is one left, for itself. ceil(log2 n) rounds, the first of at most two messages, (n - 1) B
+//! bytes, and temporary memory for n / 2 parts, rounded up to a power of two. For every part the same ranks are
+//! added in the same order, counted from its own: in pairs, then in pairs of pairs.
+//!
 //! **Direct**: everybody sends every other rank its part at once. The nearest rank's is combined as it arrives,
 //! the others when all have come. Parts are cut into pieces that take turns, so that what waits stays in the
 //! cache: with C pieces C + 1 steps, (n - 1) B bytes, and temporary memory for n - 2 pieces.
@@ -8,13 +15,89 @@
 //! sends to the one s after it, and adds what it receives from the one s before it. n - 1 steps, (n - 1) B
 //! bytes, no temporary memory.
 //!
-//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: n - 1
-//! pieces more for the direct one, B for the pairwise one. Both add in the same order: own part, then those of
-//! the ranks before, nearest first.
+//! A pre-multiplied sum multiplies each part before it is sent, and needs temporary memory for that: n parts
+//! altogether for halving, n - 1 pieces more for the direct one, B for the pairwise one. The last two add in the same
+//! order: own part, then those of the ranks before, nearest first.
 
-use super::frame::{Frame, Pieces, recv, recv_combine, recv_reduce, send};
+use super::frame::{Frame, Pieces, copy, recv, recv_combine, recv_reduce, send};
 use super::plan::Schedule;
 use super::{Action, Buf, Slice};
+
+/// ReduceScatter in rounds that halve what a rank has. Of more than two ranks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReduceScatterHalving {
+    pub frame: Frame,
+}
+
+impl ReduceScatterHalving {
+    /// How far away the first round's peers are.
+    fn first_distance(&self) -> usize {
+        1 << (self.frame.rounds() - 1)
+    }
+
+    /// The sums for `number` ranks from the `first`th after this one on.
+    fn sums(&self, first: usize, number: usize) -> Slice {
+        Buf::Scratch.at(first * self.frame.bytes, number * self.frame.bytes)
+    }
+
+    /// The inputs for the same, and where their sums go.
+    fn inputs(&self, first: usize, number: usize) -> impl Iterator<Item = (Slice, Slice)> {
+        let mut off = first * self.frame.bytes;
+        self.frame.turned(Buf::Input, self.frame.after(first), number).map(move |input| {
+            let sum = Buf::Scratch.at(off, input.len);
+            off += input.len;
+            (input, sum)
+        })
+    }
+
+    /// Inputs are where they are, unless they have to be multiplied.
+    fn first_round(&self, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        let distance = self.first_distance();
+        let number = frame.n - distance;
+        if frame.premul {
+            self.inputs(0, frame.n).for_each(|(input, sum)| frame.load(input, sum, out));
+        }
+        let loaded = |(input, sum)| if frame.premul { sum } else { input };
+        let to = frame.after(distance);
+        self.inputs(distance, number).for_each(|part| send(to, loaded(part), out));
+        let from = frame.before(distance);
+        self.inputs(0, number).for_each(|part| recv_combine(from, loaded(part), part.1, true, out));
+    }
+}
+
+impl Schedule for ReduceScatterHalving {
+    fn scratch_len(&self) -> usize {
+        let parts = if self.frame.premul { self.frame.n } else { self.first_distance() };
+        parts * self.frame.bytes
+    }
+
+    fn steps(&self) -> usize {
+        self.frame.rounds() + 1
+    }
+
+    fn step(&self, k: usize, out: &mut Vec<Action>) {
+        let frame = &self.frame;
+        let output = frame.part(Buf::Output, 0);
+        let distance = self.first_distance() >> k;
+        match k {
+            0 => return self.first_round(out),
+            1 if !frame.premul => {
+                // Those that nothing has been added to, as n is no power of two.
+                let alone = frame.n - 2 * distance;
+                self.inputs(alone, 2 * distance - alone).for_each(|(input, sum)| copy(input, sum, out));
+            }
+            _ => {}
+        }
+        if distance == 0 {
+            return frame.finish(output, out);
+        }
+        send(frame.after(distance), self.sums(distance, distance), out);
+        let own = self.sums(0, distance);
+        let sum = if distance == 1 { output } else { own };
+        recv_combine(frame.before(distance), own, sum, true, out);
+    }
+}
 
 /// ReduceScatter with everybody at once.
 #[derive(Clone, Copy, Debug)]

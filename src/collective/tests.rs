@@ -32,7 +32,11 @@ const TINY: Tuning = Tuning {
     all_reduce_direct: usize::MAX,
     all_reduce_ring: 40,
     all_reduce_segment: 200,
+    all_gather_flat: 0,
+    all_gather_direct: 40,
     all_gather_ring: 100,
+    reduce_scatter_flat: 0,
+    reduce_scatter_direct: 40,
     reduce_scatter_pairwise: 500,
     reduce_scatter_piece: 64,
     all_to_all_pairwise: 500,
@@ -47,6 +51,8 @@ const FLAT: Tuning = Tuning {
     all_reduce_pair: 500,
     all_reduce_direct: 0,
     all_reduce_ring: usize::MAX,
+    all_gather_direct: 0,
+    reduce_scatter_direct: 0,
     reduce_scatter_pairwise: usize::MAX,
     ..TINY
 };
@@ -321,7 +327,7 @@ fn tables_with_extremes_change_no_result() {
 #[test]
 fn larger_worlds() {
     for kind in KINDS {
-        for nranks in [16, 33] {
+        for nranks in [16, 17, 33] {
             for (count, tuning) in [(0, TINY), (1, TINY), (300, TINY), (300, FLAT), (40, Tuning::network())] {
                 for redop in [Some(RedOp::Sum), Some(RedOp::Avg), None] {
                     Case { redop, ..case(kind, nranks, count, tuning) }.check();
@@ -343,6 +349,29 @@ fn every_root_of_small_worlds() {
                             for tuning in [TINY, FLAT] {
                                 Case { root, delivery, in_place, ..case(kind, nranks, count, tuning) }
                                     .check();
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What goes through others wraps around the last rank in a different way for each number of ranks.
+#[test]
+fn through_others_with_any_number_of_ranks() {
+    let tuning = Tuning { flat_ranks: 0, ..all_are(usize::MAX) };
+    for kind in [OpKind::AllGather, OpKind::ReduceScatter] {
+        for nranks in 1..=17 {
+            for count in [0, 1, 2, 3, 16, 129] {
+                for delivery in [Delivery::Eager, Delivery::Rendezvous] {
+                    for in_place in [0, u64::MAX, 0x5555_5555_5555_5555] {
+                        for redop in [Some(RedOp::Sum), Some(RedOp::Avg), Some(RedOp::Max), None] {
+                            let redop = if kind.reduces() { redop } else { Some(RedOp::Sum) };
+                            for dtype in [DataType::Int32, DataType::Float16, DataType::Uint8] {
+                                let case = case(kind, nranks, count, tuning);
+                                Case { delivery, in_place, redop, dtype, ..case }.check();
                             }
                         }
                     }
@@ -384,6 +413,7 @@ fn costs_are_as_documented() {
         all_to_all_pairwise: usize::MAX,
         ..TINY
     };
+    let rounds = Tuning { all_gather_direct: usize::MAX, reduce_scatter_direct: usize::MAX, ..small };
     let flat = Tuning { flat_ranks: N, shared_piece: usize::MAX, all_reduce_flat: usize::MAX, ..FLAT };
     let direct = Tuning { all_reduce_flat: 0, all_reduce_segment: B, ..flat };
     let most = |kind, tuning| {
@@ -402,8 +432,10 @@ fn costs_are_as_documented() {
     assert_eq!(most(OpKind::AllReduce, flat), ((N - 1) * B, 2));
     assert_eq!(most(OpKind::AllReduce, direct), (2 * B * (N - 1) / N, 2));
     assert_eq!(most(OpKind::AllGather, small), ((N - 1) * B, 2));
+    assert_eq!(most(OpKind::AllGather, rounds), ((N - 1) * B, 3));
     assert_eq!(most(OpKind::AllGather, TINY), ((N - 1) * B, N));
     assert_eq!(most(OpKind::ReduceScatter, small), ((N - 1) * B, 2));
+    assert_eq!(most(OpKind::ReduceScatter, rounds), ((N - 1) * B, 4));
     assert_eq!(most(OpKind::ReduceScatter, TINY), ((N - 1) * B, N));
     assert_eq!(most(OpKind::ReduceScatter, flat), ((N - 1) * B, B / 64 + 1));
     assert_eq!(most(OpKind::AllToAll, small), ((N - 1) * B, 2));

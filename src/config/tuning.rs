@@ -72,8 +72,18 @@ values! {
         all_reduce_ring,
         /// Bytes of an AllReduce, for all blocks together, that are scattered while those before are gathered.
         all_reduce_segment,
+        /// Below this size of one rank's contribution AllGather with few ranks exchanges all at once.
+        all_gather_flat,
+        /// From this size of one rank's contribution on AllGather exchanges all at once. Below, with more than three
+        /// ranks, it goes through others in log2 n rounds.
+        all_gather_direct,
         /// From this size of one rank's contribution on AllGather goes around a ring.
         all_gather_ring,
+        /// Below this size of one part ReduceScatter with few ranks exchanges all at once.
+        reduce_scatter_flat,
+        /// From this size of one part on ReduceScatter exchanges all at once. Below, with more than three ranks, it goes
+        /// through others in log2 n rounds.
+        reduce_scatter_direct,
         /// From this size of all ranks' parts together on ReduceScatter goes rank by rank.
         reduce_scatter_pairwise,
         /// Bytes of one part that a direct ReduceScatter of more than two ranks takes at a time.
@@ -129,8 +139,12 @@ impl Tuning {
             all_reduce_direct: 8 << 10,
             all_reduce_ring: 256 << 10,
             all_reduce_segment: 8 << 20,
+            all_gather_flat: 0,
+            all_gather_direct: 64 << 10,
             all_gather_ring: 64 << 10,
-            reduce_scatter_pairwise: 128 << 10,
+            reduce_scatter_flat: 0,
+            reduce_scatter_direct: 32 << 10,
+            reduce_scatter_pairwise: 256 << 10,
             reduce_scatter_piece: 1 << 20,
             all_to_all_pairwise: 1 << 20,
         }
@@ -148,7 +162,11 @@ impl Tuning {
             all_reduce_direct: 4 << 10,
             all_reduce_ring: usize::MAX,
             all_reduce_segment: 1 << 20,
+            all_gather_flat: 12 << 10,
+            all_gather_direct: 256 << 10,
             all_gather_ring: usize::MAX,
+            reduce_scatter_flat: 6 << 10,
+            reduce_scatter_direct: 256 << 10,
             reduce_scatter_pairwise: usize::MAX,
             reduce_scatter_piece: 256 << 10,
             ..Tuning::network()

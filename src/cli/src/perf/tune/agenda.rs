@@ -179,14 +179,14 @@ fn segment(setup: &Setup, tuning: &Tuning) -> Option<Question> {
 
 /// With two ranks there is one reader, and nothing is cut.
 fn shared_piece(setup: &Setup, tuning: &Tuning) -> Option<Question> {
-    let base = Tuning { flat_ranks: MAX, broadcast_flat: MAX, all_gather_ring: MAX, ..*tuning };
+    let base = Tuning { flat_ranks: MAX, broadcast_flat: MAX, all_gather_flat: MAX, ..*tuning };
     let candidates = setup.pieces("shared_piece", base, &[512 << 10, 1 << 20, 4 << 20, MAX]);
     let cases = setup.large(&[Op::Broadcast, Op::AllGather]);
     (setup.nranks > 2).then_some(Question::Choice(Choice { key: "shared_piece", cases, candidates }))
 }
 
 fn scatter_piece(setup: &Setup, tuning: &Tuning) -> Option<Question> {
-    let base = Tuning { reduce_scatter_pairwise: MAX, ..*tuning };
+    let base = Tuning { flat_ranks: MAX, reduce_scatter_flat: MAX, ..*tuning };
     let candidates = setup.pieces("reduce_scatter_piece", base, &[64 << 10, 256 << 10, 1 << 20]);
     let cases = setup.large(&[Op::ReduceScatter]);
     (setup.nranks > 2).then_some(Question::Choice(Choice { key: "reduce_scatter_piece", cases, candidates }))
@@ -248,21 +248,41 @@ fn reduce(setup: &Setup, tuning: &Tuning) -> Option<Question> {
 
 fn all_gather(setup: &Setup, tuning: &Tuning) -> Option<Question> {
     let n = setup.nranks;
-    let rungs = [
-        ("direct", Tuning { all_gather_ring: MAX, ..*tuning }),
-        ("ring", Tuning { all_gather_ring: 0, ..*tuning }),
-    ];
+    let flat = Tuning { all_gather_flat: MAX, ..*tuning };
+    let direct = Tuning { all_gather_flat: 0, all_gather_direct: 0, all_gather_ring: MAX, ..*tuning };
+    let ring = Tuning { all_gather_ring: 0, ..direct };
     // The sizes of `mw perf` are those of all contributions together.
-    (n > 2).then(|| ladder(setup.cases(Op::AllGather), &rungs, &[("all_gather_ring", 1, n)]))
+    let mut rungs = vec![("direct", direct), ("ring", ring)];
+    let mut thresholds = vec![("all_gather_ring", 1, n)];
+    if n > 3 {
+        rungs.insert(0, ("bruck", Tuning { all_gather_direct: MAX, ..direct }));
+        thresholds.insert(0, ("all_gather_direct", 1, n));
+    }
+    // Of three ranks it is the same as what comes next.
+    if n > 3 && n <= tuning.flat_ranks {
+        rungs.insert(0, ("flat", flat));
+        thresholds.insert(0, ("all_gather_flat", 1, n));
+    }
+    (n > 2).then(|| ladder(setup.cases(Op::AllGather), &rungs, &thresholds))
 }
 
 fn reduce_scatter(setup: &Setup, tuning: &Tuning) -> Option<Question> {
-    let rungs = [
-        ("direct", Tuning { reduce_scatter_pairwise: MAX, ..*tuning }),
-        ("pairwise", Tuning { reduce_scatter_pairwise: 0, ..*tuning }),
-    ];
-    let thresholds = [("reduce_scatter_pairwise", 1, 1)];
-    (setup.nranks > 2).then(|| ladder(setup.cases(Op::ReduceScatter), &rungs, &thresholds))
+    let n = setup.nranks;
+    let flat = Tuning { reduce_scatter_flat: MAX, ..*tuning };
+    let direct =
+        Tuning { reduce_scatter_flat: 0, reduce_scatter_direct: 0, reduce_scatter_pairwise: MAX, ..*tuning };
+    let pairwise = Tuning { reduce_scatter_pairwise: 0, ..direct };
+    let mut rungs = vec![("direct", direct), ("pairwise", pairwise)];
+    let mut thresholds = vec![("reduce_scatter_pairwise", 1, 1)];
+    if n > 3 {
+        rungs.insert(0, ("halving", Tuning { reduce_scatter_direct: MAX, ..direct }));
+        thresholds.insert(0, ("reduce_scatter_direct", 1, n));
+    }
+    if n > 3 && n <= tuning.flat_ranks {
+        rungs.insert(0, ("flat", flat));
+        thresholds.insert(0, ("reduce_scatter_flat", 1, n));
+    }
+    (n > 2).then(|| ladder(setup.cases(Op::ReduceScatter), &rungs, &thresholds))
 }
 
 fn all_to_all(setup: &Setup, tuning: &Tuning) -> Option<Question> {
