@@ -20,8 +20,6 @@ pub type UniqueId = [u8; id::SIZE];
 
 /// Largest world.
 const MAX_RANKS: i32 = 1 << 20;
-/// Stands in where no secret is configured: whoever reaches the store may join.
-const OPEN: &[u8] = b"multiworld without a secret";
 /// Longest name, without the NUL.
 const MAX_NAME: usize = 63;
 
@@ -68,11 +66,10 @@ impl World {
                 "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
             ));
         };
-        let secret = config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()));
+        let secret = config.secret.clone().unwrap_or_else(auth::no_secret);
         let (store, new) = hosting::reach(address, &secret, rank == 0, deadline)?;
         if new {
-            let fd = store.session_fd().try_clone_to_owned();
-            w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
+            w.watch_store(store.session_fd()?, address)?;
         }
         World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)
     }
