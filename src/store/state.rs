@@ -41,9 +41,9 @@ const ENTRY_OVERHEAD: usize = 96;
 const MIN_TTL: Duration = Duration::from_millis(1);
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Requests of a client of which it is remembered what they have done; a client says what it need not be.
-pub(super) const OUTCOMES: usize = 4096;
+pub(super) const OUTCOMES: usize = 1024;
 /// Clients that are remembered without being connected.
-const ABSENT: usize = 16 * 1024;
+const ABSENT: usize = 4096;
 
 /// How much a store holds.
 #[derive(Clone, Copy, Debug)]
