@@ -281,6 +281,42 @@ fn a_rank_0_takes_the_place_of_a_store_that_does_not_come_back() {
     }
 }
 
+/// With a folder, the store of a rank 0 comes back with the process that takes its place.
+#[test]
+fn a_rank_0_with_a_folder_brings_back_what_the_one_before_it_knew() {
+    if role().is_some() {
+        return;
+    }
+    let address = store_address();
+    let dir = std::env::temp_dir().join(format!("mw-hosted-{}", address.rsplit(':').next().expect("a port")));
+    let env = [("MW_STORE", &*address), ("MW_STORE_DIR", dir.to_str().expect("a path"))];
+    let start = |me: usize| Rank::start(ENTRY, "joiner", &[me.to_string()], &env);
+    let far = || Instant::now() + common::PATIENCE;
+    let join = |ranks: &mut [Rank; 2], name: &str| {
+        ranks.iter_mut().for_each(|r| r.tell(name));
+        for r in ranks {
+            r.expect("joining");
+            r.expect("joined");
+        }
+    };
+    let mut ranks = [start(0), start(1)];
+    join(&mut ranks, "first");
+    let secret = auth::no_secret();
+    let client = Client::connect(&address, KeyId::of(&secret), &secret, far()).expect("the store");
+    let lease = client.lease(Duration::from_secs(20), far()).expect("a lease");
+    client.set(b"k", b"v", Some(lease), far()).expect("setting");
+    ranks = [start(0), start(1)];
+    join(&mut ranks, "second");
+    assert_eq!(client.get(b"k", far()).expect("getting").as_deref(), Some(&b"v"[..]));
+    client.set(b"l", b"v", Some(lease), far()).expect("the lease has lived on");
+    for mut r in ranks {
+        r.tell("leave");
+        r.tell("");
+        r.finish();
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
 /// With every change synced, what was answered is there, and what was asked is done once, whenever the store is killed.
 #[test]
 fn what_was_answered_survives_sigkill() {
