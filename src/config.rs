@@ -3,6 +3,7 @@
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `MW_STORE` | address of the store, `tcp://host:port` | none |
+//! | `MW_STORE_DIR` | folder where a store that this process hosts keeps what it knows | it is forgotten with the process |
 //! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
 //! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
@@ -31,7 +32,7 @@ use crate::sync::{Arc, OnceLock};
 use crate::types::Secret;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use table::Table;
 use tracing::Level;
@@ -255,6 +256,11 @@ pub fn ranks_from_env() -> Result<(i32, i32)> {
 /// How much `MW_DEBUG` wants to be printed; `None` is nothing.
 pub fn log_level() -> Result<Option<Level>> {
     level(&process_env)
+}
+
+/// `MW_STORE_DIR`.
+pub fn store_dir() -> Option<PathBuf> {
+    process_env("MW_STORE_DIR").filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn process_env(name: &str) -> Option<OsString> {

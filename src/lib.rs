@@ -10,7 +10,8 @@
 //! The names are those of the MultiWorld paper (arXiv 2407.08980).
 //!
 //! The **world manager** makes worlds. Members meet in a store ([`store`]), a small key-value server that one
-//! of them hosts; [`rendezvous`] turns a name, or a unique id, into a list that says how to reach each rank;
+//! of them hosts, or that runs alone (`mw store`) and outlives its process; [`rendezvous`] turns a name, or
+//! a unique id, into a list that says how to reach each rank;
 //! and [`world`] connects this rank to all others: a control link per process, shared memory per machine, a
 //! TCP connection per rank elsewhere. After that the store is not needed any more. Leaving needs nobody's
 //! permission: a member says good-bye, or aborts and does not even wait to be heard.

@@ -2,8 +2,9 @@
 
 use super::id::Ticket;
 use crate::auth::KeyId;
+use crate::config;
 use crate::error::{Code, Error, Result};
-use crate::store::{self, client::Client, server::Server};
+use crate::store::{self, Fsync, client::Client, server::Server};
 use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::sys::socket;
 use crate::types::Secret;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Stores that this process hosts; they live as long as it does.
 static SERVERS: Mutex<Vec<Server>> = Mutex::new(Vec::new());
-/// Connections by address and key.
-type Clients = HashMap<(String, KeyId), Arc<Client>>;
+/// Clients by address and key, and how many connections they had had when that was told last.
+type Clients = HashMap<(String, KeyId), (Arc<Client>, u64)>;
 
 /// Connections in use.
 fn clients() -> &'static Mutex<Clients> {
@@ -25,20 +26,25 @@ fn clients() -> &'static Mutex<Clients> {
 /// The connection that there is to the store at `address`.
 pub fn known(address: &str, secret: &Secret) -> Option<Arc<Client>> {
     let known = (address.to_string(), KeyId::of(secret));
-    clients().lock().get(&known).filter(|c| c.lost().is_none()).cloned()
+    clients().lock().get(&known).map(|(c, _)| c).filter(|c| c.lost().is_none()).cloned()
 }
 
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when
 /// nobody listens there and the address is its own; otherwise it waits until somebody does. Also answers whether the
-/// connection is new.
+/// connection is new, be it that the client has made it by itself.
 pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<(Arc<Client>, bool)> {
     let (name, port) = store::parse_address(address)?;
     let key = KeyId::of(secret);
     let known = (address.to_string(), key);
-    if let Some(c) = clients().lock().get(&known).cloned()
-        && c.lost().is_none()
-    {
-        return Ok((c, false));
+    // A store that keeps what it knows comes back, unless what it knows is this process's to bring back.
+    let mut host = host;
+    if let Some((c, told)) = clients().lock().get_mut(&known) {
+        if c.lost().is_none() {
+            offer(c, host, key, secret);
+            let connections = c.connections();
+            return Ok((c.clone(), std::mem::replace(told, connections) != connections));
+        }
+        host &= !c.is_kept() || config::store_dir().is_some();
     }
     let mut pause = Duration::from_millis(1);
     loop {
@@ -48,12 +54,13 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
             match Client::connect_to(*a, key, secret, deadline) {
                 Ok(c) => {
                     let c = Arc::new(c);
+                    offer(&c, host, key, secret);
                     let mut clients = clients().lock();
                     // Another thread may have been faster.
-                    if let Some(theirs) = clients.get(&known).filter(|c| c.lost().is_none()) {
+                    if let Some((theirs, _)) = clients.get(&known).filter(|(c, _)| c.lost().is_none()) {
                         return Ok((theirs.clone(), false));
                     }
-                    clients.insert(known, c.clone());
+                    clients.insert(known, (c.clone(), c.connections()));
                     return Ok((c, true));
                 }
                 Err(e) if matches!(e.code, Code::Unauthorized | Code::Timeout) => return Err(e),
@@ -72,6 +79,14 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
     }
 }
 
+/// With `host`, this process becomes the store at the client's address when that is gone for long.
+fn offer(client: &Arc<Client>, host: bool, key: KeyId, secret: &Secret) {
+    if host {
+        let (address, secret) = (client.addr(), secret.clone());
+        client.stand_in(Box::new(move || start(&[address], key, &secret)));
+    }
+}
+
 /// Becomes the store at the first of these addresses that is ours and free.
 fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> {
     for a in addresses {
@@ -85,7 +100,10 @@ fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> 
         };
         let secret = secret.clone();
         let keys = Arc::new(move |id: KeyId| (id == key).then(|| secret.clone()));
-        let server = Server::start(listener, keys)?;
+        let server = match config::store_dir() {
+            Some(dir) => Server::start_kept(listener, keys, &dir, Fsync::Always)?,
+            None => Server::start(listener, keys)?,
+        };
         tracing::info!("hosting the store at {a}");
         SERVERS.lock().push(server);
         return Ok(true);
@@ -95,7 +113,8 @@ fn start(addresses: &[SocketAddr], key: KeyId, secret: &Secret) -> Result<bool> 
 
 /// A connection to the store of a unique id. Not kept: an id is used once.
 pub fn reach_id(ticket: &Ticket, deadline: Instant) -> Result<Arc<Client>> {
-    Client::connect_to(ticket.store, ticket.key, &ticket.secret, deadline).map(Arc::new)
+    // Its store ends with the process that has made the id, and nobody can take its place.
+    Client::connect_once(ticket.store, ticket.key, &ticket.secret, deadline).map(Arc::new)
 }
 
 /// The store for this process's unique ids, with the secrets of all of them.

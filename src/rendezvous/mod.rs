@@ -12,6 +12,9 @@
 //! leases, so that a process that dies while it joins leaves nothing behind, and are gone when everybody has joined.
 //! Members agree because they all take the list from `done`. What follows upon this first epoch of a named world is in
 //! [`reform`].
+//!
+//! A store that is away for a while is waited for. If it comes back with what it knew, nobody notices; another one that
+//! takes its place knows nothing of the leases either, so everybody takes a new one and begins anew.
 
 pub mod hosting;
 pub mod id;
@@ -101,7 +104,7 @@ pub struct Joining<'a> {
     /// Called with the world's id before anybody else can know that this rank is a member.
     admit: &'a dyn Fn(&WorldId),
     deadline: Instant,
-    lease: LeaseId,
+    lease: Cell<LeaseId>,
     /// The attempt in which this rank's card is this joining's own.
     registered: Cell<Option<WorldId>>,
     is_recorded: bool,
@@ -118,7 +121,7 @@ impl<'a> Joining<'a> {
         admit: &'a dyn Fn(&WorldId),
         deadline: Instant,
     ) -> Result<Joining<'a>> {
-        let lease = store.lease(LEASE, deadline)?;
+        let lease = Cell::new(store.lease(LEASE, deadline)?);
         let registered = Cell::new(None);
         Ok(Joining { store, name, nranks, rank, me, admit, deadline, lease, registered, is_recorded: false })
     }
@@ -140,8 +143,18 @@ impl<'a> Joining<'a> {
     pub fn run(&self) -> Result<Membership> {
         let mut seen = self.store.list(self.prefix().as_bytes(), self.deadline)?;
         loop {
-            if let Some(m) = self.look(&seen)? {
-                return Ok(m);
+            match self.look(&seen) {
+                Ok(Some(m)) => return Ok(m),
+                Ok(None) => {}
+                // The store does not know the lease: it is another one than before, and this joining begins anew.
+                Err(e) if e.code == Code::InvalidUsage && e.extent == Extent::Operation => {
+                    tracing::debug!("joining world '{}' anew: {e}", self.name);
+                    self.lease.set(self.store.lease(LEASE, self.deadline)?);
+                    self.registered.set(None);
+                    seen = self.store.list(self.prefix().as_bytes(), self.deadline)?;
+                    continue;
+                }
+                Err(e) => return Err(e),
             }
             let next = self.store.watch(self.prefix().as_bytes(), seen.revision, self.deadline);
             seen = next.map_err(|e| if e.code == Code::Timeout { self.late(&seen) } else { e })?;
@@ -151,7 +164,7 @@ impl<'a> Joining<'a> {
     /// Once everybody has joined, or when giving up: what this rank has written disappears.
     pub fn finish(&self) {
         // The lease ends by itself soon, should the store not be reachable now.
-        let _ = self.store.revoke(self.lease, Instant::now() + Duration::from_secs(1));
+        let _ = self.store.revoke(self.lease.get(), Instant::now() + Duration::from_secs(1));
     }
 
     fn find<'s>(seen: &'s Snapshot, key: &str) -> Option<&'s [u8]> {
@@ -190,7 +203,7 @@ impl<'a> Joining<'a> {
                     key.as_bytes(),
                     None,
                     Some(&lead),
-                    Some(self.lease),
+                    Some(self.lease.get()),
                     self.deadline,
                 )?;
             }
@@ -217,7 +230,7 @@ impl<'a> Joining<'a> {
                     key.as_bytes(),
                     None,
                     Some(&mine),
-                    Some(self.lease),
+                    Some(self.lease.get()),
                     self.deadline,
                 )?;
                 if set.swapped {
@@ -247,7 +260,7 @@ impl<'a> Joining<'a> {
                     done.as_bytes(),
                     None,
                     Some(&all),
-                    Some(self.lease),
+                    Some(self.lease.get()),
                     self.deadline,
                 )?;
             }

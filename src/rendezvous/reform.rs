@@ -52,6 +52,11 @@ pub fn dissolve(store: &dyn Store, name: &str, world: &WorldId, epoch: u64, dead
     Ok(())
 }
 
+/// Whether an error of a call at the store says that the connection is lost, or the lease: another store may know it.
+pub fn is_store_lost(e: &Error) -> bool {
+    matches!(e.code, Code::System | Code::InvalidUsage) && e.extent == Extent::Operation
+}
+
 /// What a call wants.
 pub struct Wish<'a> {
     /// The world's name.
@@ -140,9 +145,7 @@ impl<'a> Reforming<'a> {
     /// Waits for the others. Answers the epoch that they have agreed on, and this member's rank in it.
     pub fn run(&mut self) -> Result<(View<Member>, u32)> {
         let met = self.meet();
-        if let Err(e) = &met
-            && e.code == Code::System
-        {
+        if met.as_ref().is_err_and(is_store_lost) {
             self.session = None;
         }
         met

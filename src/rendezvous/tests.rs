@@ -125,3 +125,24 @@ fn nonsense_in_the_store_is_an_error() {
     let e = join(&store, 2, 1, 1, SHORT).unwrap_err();
     assert!(e.text.contains("nonsense under 'w/w/lead'"), "{e}");
 }
+
+/// What it takes to find that a lease has ended, in whatever way.
+#[test]
+fn who_has_lost_his_lease_begins_anew() {
+    let store = Memory::new();
+    std::thread::scope(|s| {
+        let (other, mine) = (store.another(), store.another());
+        let waits = s.spawn(move || {
+            let (me, admit) = (address(1), |_: &WorldId| {});
+            let joining = Joining::new(&other, "w", 2, 1, &me, &admit, Instant::now() + LONG).unwrap();
+            // As if the store had forgotten it.
+            other.revoke(joining.lease.get(), Instant::now() + LONG).unwrap();
+            joining.run().unwrap()
+        });
+        let (me, admit) = (address(0), |_: &WorldId| {});
+        let joining = Joining::new(&mine, "w", 2, 0, &me, &admit, Instant::now() + LONG).unwrap();
+        mine.revoke(joining.lease.get(), Instant::now() + LONG).unwrap();
+        let met = joining.run().unwrap();
+        assert_eq!(waits.join().unwrap(), met);
+    });
+}

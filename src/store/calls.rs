@@ -120,6 +120,7 @@ fn unexpected(answer: &Answer) -> Error {
                 Answer::Snapshot(_) => "a snapshot",
                 Answer::Lease(_) => "a lease",
                 Answer::Refused(_) => "a refusal",
+                Answer::Welcome { .. } => "a welcome",
             };
             Error::new(
                 Code::Internal,

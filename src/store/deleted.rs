@@ -23,6 +23,16 @@ impl Deleted {
         Deleted { forgotten: revision, ..Deleted::default() }
     }
 
+    /// Deletions up to this revision may be missing.
+    pub fn forgotten(&self) -> Revision {
+        self.forgotten
+    }
+
+    /// The keys in the order of their deletion.
+    pub fn iter(&self) -> impl Iterator<Item = (&Vec<u8>, Revision)> {
+        self.by_revision.iter().map(|(revision, key)| (key, *revision))
+    }
+
     /// `key` was deleted at `revision`, which is later than all before.
     pub fn insert(&mut self, key: Vec<u8>, revision: Revision) {
         self.remove(&key);

@@ -9,6 +9,8 @@
 //! | `prefix` | a part of another store, as a store |
 //! | `state`, `deleted` | what a store knows and answers; no I/O, no clock |
 //! | `wire` | the codec |
+//! | `record`, `history` | what a store that outlives its process writes down, and reads again; no I/O |
+//! | `journal` | the files that hold it |
 //! | `calls` | the trait's calls as requests and answers of the codec |
 
 mod calls;
@@ -16,13 +18,17 @@ pub mod client;
 #[cfg(test)]
 mod conformance;
 mod deleted;
+pub mod history;
+pub mod journal;
 pub mod memory;
 pub mod prefix;
+pub mod record;
 pub mod server;
 pub mod state;
 pub mod wire;
 
 pub use client::Client;
+pub use journal::Fsync;
 pub use memory::Memory;
 pub use prefix::Prefix;
 pub use server::{Keys, Server};
@@ -92,12 +98,14 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &[u8], deadline: Instant) -> Result<Snapshot>;
 
     /// Waits until something under `prefix` has changed (set or deleted) after revision `after`, then answers
-    /// what lies there now. Returns at once when that is so already.
+    /// what lies there now. Returns at once when that is so already, or when the store cannot tell; 0 is before
+    /// every change.
     fn watch(&self, prefix: &[u8], after: Revision, deadline: Instant) -> Result<Snapshot>;
 
     /// A new lease. It ends `ttl` after the last sign of life of this client (any request, or the keep-alive
-    /// that the client sends by itself while a call waits), when the client's connection is lost, or when
-    /// revoked.
+    /// that the client sends by itself while a call waits), when the client is gone (over TCP: when the store sees
+    /// its connection end), or when revoked. Of a store that was away and has come back with what it knew, the time
+    /// begins anew then, for the client to come back, too.
     fn lease(&self, ttl: Duration, deadline: Instant) -> Result<LeaseId>;
 
     /// Ends a lease now.

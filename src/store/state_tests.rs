@@ -223,6 +223,80 @@ fn any_ttl_is_taken() {
     assert_eq!(b.state.leases.len(), 1);
 }
 
+#[test]
+fn what_a_session_has_done_is_remembered_until_it_knows() {
+    let mut b = Bench::new();
+    let s = SESSION | 1;
+    let swap = |from: Option<&str>, to: &str| Request::CompareAndSet {
+        key: "k".into(),
+        expected: from.map(Into::into),
+        new: Some(to.into()),
+        lease: None,
+    };
+    let swapped = |to: &str| Answer::Swap(Swap { swapped: true, current: Some(to.into()) });
+    let again = |b: &mut Bench, id: u64, request: Request| {
+        b.state.request(s, id, request, b.now);
+        b.state.take_actions().pop().map(|a| a.answer)
+    };
+    assert!(!b.state.connect(s, b.now));
+    assert_eq!(again(&mut b, 1, swap(None, "1")), Some(swapped("1")));
+    assert_eq!(again(&mut b, 2, swap(Some("1"), "2")), Some(swapped("2")));
+    b.state.disconnect(s);
+    assert!(b.state.connect(s, b.now), "the session is known");
+    let revision = b.state.revision();
+    assert_eq!(again(&mut b, 1, swap(None, "1")), Some(swapped("1")));
+    assert_eq!(again(&mut b, 2, swap(Some("1"), "2")), Some(swapped("2")));
+    assert_eq!(b.state.revision(), revision);
+    // What it knows of is forgotten, and would be carried out.
+    again(&mut b, 0, Request::Settled { below: 2 });
+    assert_ne!(again(&mut b, 1, swap(None, "1")), Some(swapped("1")));
+    assert_eq!(again(&mut b, 2, swap(Some("1"), "2")), Some(swapped("2")));
+    // A session that does not come back is forgotten after a while, not before.
+    b.state.disconnect(s);
+    b.pass(MEMORY.as_millis() as u64 - 1);
+    b.state.tick(b.now);
+    assert!(b.state.clients.contains_key(&s));
+    assert_eq!(b.state.next_deadline(), Some(b.now + Duration::from_millis(1)));
+    b.pass(1);
+    b.state.tick(b.now);
+    assert!(!b.state.clients.contains_key(&s) && b.state.next_deadline().is_none());
+    // One that says good-bye, at once.
+    b.state.connect(s, b.now);
+    b.set(s, "k", "3", None);
+    b.post(s, Request::Leave);
+    b.state.disconnect(s);
+    assert!(!b.state.clients.contains_key(&s));
+    // One that never says what it knows does not grow without limit; nor do those that are gone.
+    b.state.connect(s, b.now);
+    for _ in 0..OUTCOMES + 10 {
+        b.set(s, "k", "", None);
+    }
+    assert_eq!(b.state.clients[&s].outcomes.len(), OUTCOMES);
+    for n in 0..ABSENT as u64 + 10 {
+        b.state.connect(SESSION | (n + 2), b.now);
+        b.set(SESSION | (n + 2), "k", "", None);
+        b.state.disconnect(SESSION | (n + 2));
+    }
+    assert_eq!((b.state.absent.len(), b.state.clients.len()), (ABSENT, ABSENT + 3));
+}
+
+#[test]
+fn a_lease_that_nobody_knows_of_is_not_given_again_after_its_end() {
+    let mut b = Bench::new();
+    let s = SESSION | 1;
+    b.state.connect(s, b.now);
+    let first = b.lease(s, 1000);
+    let id = b.requests;
+    b.state.disconnect(s);
+    assert!(b.state.leases.is_empty());
+    b.state.connect(s, b.now);
+    b.state.request(s, id, Request::Lease { ttl: Duration::from_secs(1) }, b.now);
+    let answer = b.state.take_actions().pop().map(|a| a.answer);
+    assert!(
+        matches!(answer, Some(Answer::Lease(lease)) if lease != first && b.state.leases.contains_key(&lease))
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Set(u8, u8, bool),

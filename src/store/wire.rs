@@ -4,6 +4,7 @@
 //! choice, repeated in the answer), a tag, the fields. Numbers are little-endian; byte strings carry a `u32`
 //! length.
 
+use super::state::{ClientId, SESSION};
 use super::{Entry, LeaseId, Revision, Snapshot, Swap};
 use crate::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,41 @@ pub enum Request {
     Cancel {
         request: u64,
     },
+    /// The answers to all requests with lower numbers that change something have arrived. Gets no answer itself.
+    Settled {
+        below: u64,
+    },
+    /// The client's session ends with this connection. Gets no answer itself.
+    Leave,
+}
+
+impl Request {
+    /// Whether it may change the store.
+    pub fn changes(&self) -> bool {
+        match self {
+            Request::Set { .. }
+            | Request::CompareAndSet { .. }
+            | Request::DeletePrefix { .. }
+            | Request::Lease { .. }
+            | Request::Revoke { .. } => true,
+            Request::Get { .. }
+            | Request::List { .. }
+            | Request::Watch { .. }
+            | Request::Ping
+            | Request::Alive
+            | Request::Cancel { .. }
+            | Request::Settled { .. }
+            | Request::Leave => false,
+        }
+    }
+
+    /// The lease it names.
+    pub fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Request::Set { lease, .. } | Request::CompareAndSet { lease, .. } => *lease,
+            _ => None,
+        }
+    }
 }
 
 /// What the server answers.
@@ -74,6 +110,17 @@ pub enum Answer {
     Snapshot(Arc<Snapshot>),
     Lease(LeaseId),
     Refused(Refusal),
+    /// To a client with a session, before all else; of no request.
+    Welcome {
+        /// Names the store's memory: another one knows nothing of what was.
+        incarnation: u64,
+        /// Whether the session is known.
+        resumed: bool,
+        /// Whether the memory outlives the store's process.
+        kept: bool,
+        /// The leases it has.
+        leases: Vec<LeaseId>,
+    },
 }
 
 /// Why a request had no effect. The numbers travel on the wire; append-only.
@@ -94,7 +141,7 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-type Decoded<T> = std::result::Result<T, Malformed>;
+pub(super) type Decoded<T> = std::result::Result<T, Malformed>;
 
 /// Appends the request's frame to `out`.
 pub fn encode_request(id: u64, request: &Request, out: &mut Vec<u8>) {
@@ -144,6 +191,11 @@ pub fn encode_request(id: u64, request: &Request, out: &mut Vec<u8>) {
             out.push(11);
             put_u64(out, *request);
         }
+        Request::Settled { below } => {
+            out.push(12);
+            put_u64(out, *below);
+        }
+        Request::Leave => out.push(13),
     }
     close(out, at);
 }
@@ -169,6 +221,8 @@ pub fn decode_request(body: &[u8]) -> Decoded<(u64, Request)> {
         9 => Request::Ping,
         10 => Request::Alive,
         11 => Request::Cancel { request: r.u64()? },
+        12 => Request::Settled { below: r.u64()? },
+        13 => Request::Leave,
         _ => return Err(Malformed("an unknown request")),
     };
     r.end()?;
@@ -214,6 +268,16 @@ pub fn encode_answer(id: u64, answer: &Answer, out: &mut Vec<u8>) {
             out.push(7);
             out.push(*refusal as u8);
         }
+        Answer::Welcome { incarnation, resumed, kept, leases } => {
+            out.push(8);
+            put_u64(out, *incarnation);
+            out.push(u8::from(*resumed));
+            out.push(u8::from(*kept));
+            put_u32(out, leases.len());
+            for lease in leases {
+                put_u64(out, lease.0);
+            }
+        }
     }
     close(out, at);
 }
@@ -245,10 +309,37 @@ pub fn decode_answer(body: &[u8]) -> Decoded<(u64, Answer)> {
             4 => Refusal::TooMany,
             _ => return Err(Malformed("an unknown refusal")),
         }),
+        8 => {
+            let (incarnation, resumed, kept, count) = (r.u64()?, r.bool()?, r.bool()?, r.u32()?);
+            let mut leases = Vec::with_capacity((count as usize).min(r.0.len() / 8));
+            for _ in 0..count {
+                leases.push(LeaseId(r.u64()?));
+            }
+            Answer::Welcome { incarnation, resumed, kept, leases }
+        }
         _ => return Err(Malformed("an unknown answer")),
     };
     r.end()?;
     Ok((id, answer))
+}
+
+/// What a client with this session claims in its handshake.
+pub fn claim(client: ClientId) -> [u8; 9] {
+    let mut claim = [CLAIM; 9];
+    claim[1..].copy_from_slice(&client.to_le_bytes());
+    claim
+}
+
+/// Version of the claim.
+const CLAIM: u8 = 1;
+
+/// Whose claim it is: a session's, or that of a client without one, which gets `number`.
+pub fn client_of(claim: &[u8], number: u64) -> Option<ClientId> {
+    match claim {
+        [] => Some(number),
+        [CLAIM, id @ ..] => Some(u64::from_le_bytes(id.try_into().ok()?)).filter(|id| id & SESSION != 0),
+        _ => None,
+    }
 }
 
 /// Cuts a stream of bytes into frames.
@@ -304,27 +395,27 @@ fn snapshot_size(s: &Snapshot) -> usize {
 }
 
 /// Begins a frame; answers where its length goes.
-fn open(out: &mut Vec<u8>, id: u64) -> usize {
+pub(super) fn open(out: &mut Vec<u8>, id: u64) -> usize {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     put_u64(out, id);
     at
 }
 
-fn close(out: &mut [u8], at: usize) {
+pub(super) fn close(out: &mut [u8], at: usize) {
     let len = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
 }
 
-fn put_u32(out: &mut Vec<u8>, n: usize) {
+pub(super) fn put_u32(out: &mut Vec<u8>, n: usize) {
     out.extend_from_slice(&(n as u32).to_le_bytes());
 }
 
-fn put_u64(out: &mut Vec<u8>, n: u64) {
+pub(super) fn put_u64(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(&n.to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u32(out, bytes.len());
     out.extend_from_slice(bytes);
 }
@@ -337,34 +428,35 @@ fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// Lease 0 does not exist.
-fn put_lease(out: &mut Vec<u8>, lease: Option<LeaseId>) {
+pub(super) fn put_lease(out: &mut Vec<u8>, lease: Option<LeaseId>) {
     put_u64(out, lease.map_or(0, |l| l.0));
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads fields off the front.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 const SHORT: Malformed = Malformed("a frame that ends too early");
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(SHORT)?;
         self.0 = rest;
         Ok(*head)
     }
 
-    fn u8(&mut self) -> Decoded<u8> {
+    pub(super) fn u8(&mut self) -> Decoded<u8> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn u32(&mut self) -> Decoded<u32> {
+    pub(super) fn u32(&mut self) -> Decoded<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Decoded<u64> {
+    pub(super) fn u64(&mut self) -> Decoded<u64> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn bool(&mut self) -> Decoded<bool> {
+    pub(super) fn bool(&mut self) -> Decoded<bool> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -372,7 +464,7 @@ impl Reader<'_> {
         }
     }
 
-    fn bytes(&mut self, limit: usize) -> Decoded<Vec<u8>> {
+    pub(super) fn bytes(&mut self, limit: usize) -> Decoded<Vec<u8>> {
         let len = self.u32()? as usize;
         if len > limit {
             return Err(Malformed("a key or value that is too long"));
@@ -382,11 +474,11 @@ impl Reader<'_> {
         Ok(head.to_vec())
     }
 
-    fn key(&mut self) -> Decoded<Vec<u8>> {
+    pub(super) fn key(&mut self) -> Decoded<Vec<u8>> {
         self.bytes(MAX_KEY)
     }
 
-    fn value(&mut self) -> Decoded<Vec<u8>> {
+    pub(super) fn value(&mut self) -> Decoded<Vec<u8>> {
         self.bytes(MAX_VALUE)
     }
 
@@ -394,11 +486,11 @@ impl Reader<'_> {
         if self.bool()? { self.value().map(Some) } else { Ok(None) }
     }
 
-    fn lease(&mut self) -> Decoded<Option<LeaseId>> {
+    pub(super) fn lease(&mut self) -> Decoded<Option<LeaseId>> {
         Ok(Some(self.u64()?).filter(|&n| n != 0).map(LeaseId))
     }
 
-    fn end(&self) -> Decoded<()> {
+    pub(super) fn end(&self) -> Decoded<()> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("a frame with bytes behind its end")) }
     }
 }
@@ -436,6 +528,8 @@ mod tests {
             Just(Request::Ping),
             Just(Request::Alive),
             any::<u64>().prop_map(|request| Request::Cancel { request }),
+            any::<u64>().prop_map(|below| Request::Settled { below }),
+            Just(Request::Leave),
         ]
     }
 
@@ -458,6 +552,9 @@ mod tests {
                 Just(Refusal::TooMany)
             ]
             .prop_map(Answer::Refused),
+            (any::<u64>(), any::<bool>(), any::<bool>(), vec(any::<u64>().prop_map(LeaseId), 0..9)).prop_map(
+                |(incarnation, resumed, kept, leases)| Answer::Welcome { incarnation, resumed, kept, leases }
+            ),
         ]
     }
 

@@ -14,6 +14,7 @@
 //! | `poll` | epoll and eventfd |
 //! | `process` | identities, reading a peer's memory, fork detection |
 //! | `robust` | words that the kernel marks when this process dies |
+//! | `signal` | waiting for the signals that ask a program to end |
 //! | `sleeper` | sleeping on sockets and the doorbell at once |
 //! | `socket` | listening, connecting, credentials |
 //! | `stream` | vectored non-blocking socket I/O, socket options |
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod poll;
 pub mod process;
 pub mod robust;
+pub mod signal;
 pub mod sleeper;
 pub mod socket;
 pub mod stream;

@@ -22,8 +22,6 @@ pub type UniqueId = [u8; id::SIZE];
 
 /// Largest world.
 pub(super) const MAX_RANKS: i32 = 1 << 20;
-/// Stands in where no secret is configured: whoever reaches the store may join.
-const OPEN: &[u8] = b"multiworld without a secret";
 /// Longest name, without the NUL.
 const MAX_NAME: usize = 63;
 
@@ -57,7 +55,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 
 /// What the members of named worlds know of each other.
 pub(super) fn base_secret(config: &Config) -> Secret {
-    config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()))
+    config.secret.clone().unwrap_or_else(auth::no_secret)
 }
 
 /// What the members of one world know of each other.
@@ -80,8 +78,7 @@ pub(super) fn reach_store(
     };
     let (store, new) = hosting::reach(address, secret, host, deadline)?;
     if new {
-        let fd = store.session_fd().try_clone_to_owned();
-        w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
+        w.watch_store(store.session_fd()?, address)?;
     }
     Ok(store)
 }

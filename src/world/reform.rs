@@ -104,7 +104,7 @@ impl Around<'_> {
 
 /// Whether the store is what failed, and there is time for another attempt; takes a little of that.
 fn is_passing(e: &Error, deadline: Instant) -> bool {
-    let passing = e.code == Code::System && Instant::now() < deadline;
+    let passing = reform::is_store_lost(e) && Instant::now() < deadline;
     if passing {
         tracing::debug!("reforming: {e}; once more");
         std::thread::sleep(RETRY);

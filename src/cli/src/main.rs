@@ -3,6 +3,7 @@
 
 mod api;
 mod perf;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,11 +23,14 @@ struct Cli {
 enum Command {
     /// Measures worlds: latency, bandwidth, every collective
     Perf(Box<perf::Args>),
+    /// Runs the store where worlds that are joined by name meet
+    Store(store::Args),
 }
 
 fn main() -> ExitCode {
     let (name, outcome) = match Cli::parse().command {
         Command::Perf(args) => ("mw perf", perf::run(&args)),
+        Command::Store(args) => ("mw store", store::run(&args)),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("{name}: {failure}");

@@ -2,6 +2,7 @@
 
 use super::SOFT_OUTPUT;
 use crate::auth::{KeyId, ServerHandshake};
+use crate::store::state::ClientId;
 use crate::store::wire::Frames;
 use crate::sys::poll::{Epoll, Interest};
 use std::io::{self, Write};
@@ -26,7 +27,7 @@ pub enum Phase {
     /// It has proven nothing yet.
     Handshake { handshake: Box<ServerHandshake>, deadline: Instant },
     /// It is a client.
-    Client { key_id: KeyId, frames: Frames },
+    Client { key_id: KeyId, client: ClientId, frames: Frames },
 }
 
 impl Conn {

@@ -5,22 +5,32 @@
 //! have proven themselves are served before new ones are accepted, and few are accepted at a time, so that a
 //! flood costs the others little. Each key id has a store of its own: clients of one secret see nothing of
 //! another's.
+//!
+//! A client with a session says so in the claim of its handshake ([`super::wire::claim`]) and is welcomed before
+//! anything else. When it comes while its former connection is still there, that one is dropped with all that lies in
+//! it unread: what the client still wants, it asks again.
+//!
+//! With a journal, what a round of events has changed is written down before any of its answers is sent. When that
+//! fails, the server ends: it must not promise what it cannot keep.
 
 mod conn;
 
-use super::state::{Limits, State};
-use super::wire::{self, Frames};
+use super::history::Stores;
+use super::journal::{Fsync, Journal};
+use super::state::{ClientId, Limits, SESSION, State};
+use super::wire::{self, Answer, Frames};
 use crate::auth::{KeyId, Purpose, ServerHandshake, ServerStep, nonce};
 use crate::error::{Error, Result};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::sys::eventfd::EventFd;
 use crate::sys::poll::{Epoll, Event, Interest};
-use crate::sys::{process, socket};
+use crate::sys::{clock, process, socket};
 use crate::types::Secret;
 use conn::{Conn, Phase};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -58,7 +68,11 @@ pub struct Server {
     addr: SocketAddr,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    failed: Failed,
 }
+
+/// Why a server has ended by itself.
+type Failed = Arc<Mutex<Option<Error>>>;
 
 impl Server {
     /// Serves clients that know one of the secrets that `keys` gives.
@@ -68,6 +82,21 @@ impl Server {
 
     /// The same with other limits for each key id's store.
     pub fn start_with(listener: TcpListener, keys: Keys, limits: Limits) -> Result<Server> {
+        Server::run(listener, keys, limits, None)
+    }
+
+    /// The same for stores that are kept in the folder `dir`, which is made if it is not there: a server that is
+    /// started with it later goes on where this one has ended, however that happens.
+    pub fn start_kept(listener: TcpListener, keys: Keys, dir: &Path, fsync: Fsync) -> Result<Server> {
+        Server::run(listener, keys, Limits::default(), Some((dir, fsync)))
+    }
+
+    fn run(
+        listener: TcpListener,
+        keys: Keys,
+        limits: Limits,
+        kept: Option<(&Path, Fsync)>,
+    ) -> Result<Server> {
         let fail = |e: io::Error| Error::system("starting the store", &e);
         listener.set_nonblocking(true).map_err(fail)?;
         socket::set_backlog(&listener, BACKLOG).map_err(fail)?;
@@ -76,6 +105,25 @@ impl Server {
         let stop = Arc::new(EventFd::new().map_err(fail)?);
         epoll.add(&listener, LISTENER, Interest::READ).map_err(fail)?;
         epoll.add(&*stop, STOP, Interest::READ).map_err(fail)?;
+        // Stores of other processes, at this address and before, have counted from an earlier time. So none of their
+        // revisions means anything here, and watches that name one are answered.
+        let mut dropped_revision = clock::unix_micros();
+        let mut stores = Stores::new();
+        let mut journal = None;
+        let incarnation = match kept {
+            Some((dir, fsync)) => {
+                let (opened, found) = Journal::open(dir, fsync, limits, Instant::now())?;
+                dropped_revision = dropped_revision.max(found.revision);
+                stores = found.stores;
+                journal.insert(opened).incarnation()
+            }
+            None => {
+                let mut id = [0; 8];
+                crate::auth::fill_random(&mut id)?;
+                u64::from_le_bytes(id)
+            }
+        };
+        let failed = Failed::default();
         let mut service = Service {
             epoll,
             listener,
@@ -84,8 +132,12 @@ impl Server {
             conns: HashMap::new(),
             half_open: VecDeque::new(),
             last_token: STOP,
-            stores: HashMap::new(),
-            dropped_revision: 0,
+            stores,
+            clients: HashMap::new(),
+            dropped_revision,
+            incarnation,
+            journal,
+            failed: failed.clone(),
             dirty: Vec::new(),
             paused_until: None,
             strangers: Strangers::default(),
@@ -97,7 +149,12 @@ impl Server {
             service.run();
             drop(bell);
         })?;
-        Ok(Server { addr, stop, thread: Some(thread) })
+        Ok(Server { addr, stop, thread: Some(thread), failed })
+    }
+
+    /// Why it has ended by itself, if it has.
+    pub fn failed(&self) -> Option<Error> {
+        self.failed.lock().clone()
     }
 
     /// Where it listens.
@@ -128,10 +185,16 @@ struct Service {
     /// Connections in their handshake, oldest first.
     half_open: VecDeque<u64>,
     last_token: u64,
-    stores: HashMap<KeyId, State>,
+    stores: Stores,
+    /// The connection of each client.
+    clients: HashMap<(KeyId, ClientId), u64>,
     /// Where a store that comes into being begins to count: above all that were dropped, so that a revision
     /// from before never lies in its future.
     dropped_revision: u64,
+    /// Names what the stores know.
+    incarnation: u64,
+    journal: Option<Journal>,
+    failed: Failed,
     /// Connections with something to send.
     dirty: Vec<u64>,
     paused_until: Option<Instant>,
@@ -147,6 +210,7 @@ impl Service {
             let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
             if let Err(e) = self.epoll.wait(&mut events, EVENTS, timeout) {
                 tracing::error!(error = %e, "the store stops");
+                *self.failed.lock() = Some(Error::system("waiting for clients of the store", &e));
                 break;
             }
             let now = Instant::now();
@@ -164,7 +228,11 @@ impl Service {
             if full_rounds % FULL_ROUNDS == 0 {
                 self.tick(now);
             }
-            self.settle(now);
+            if let Err(e) = self.settle(now) {
+                tracing::error!(error = %e, "the store stops");
+                *self.failed.lock() = Some(e);
+                break;
+            }
             if incoming {
                 self.accept(now);
             }
@@ -178,13 +246,15 @@ impl Service {
             Phase::Client { .. } => None,
         });
         let leases = self.stores.values().filter_map(State::next_deadline);
-        leases.chain(handshake).chain(self.paused_until).min()
+        let sync = self.journal.as_ref().and_then(Journal::next_deadline);
+        leases.chain(handshake).chain(self.paused_until).chain(sync).min()
     }
 
     fn tick(&mut self, now: Instant) {
         for state in self.stores.values_mut() {
             state.tick(now);
         }
+        self.drop_idle();
         while let Some(&token) = self.half_open.front()
             && let Some(conn) = self.conns.get(&token)
             && let Phase::Handshake { deadline, .. } = conn.phase
@@ -271,6 +341,7 @@ impl Service {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
             Err(_) => return self.lose(token, now),
         };
+        let mut newcomer = None;
         let mut input = self.scratch.get(..n).unwrap_or_default();
         if let Phase::Handshake { handshake, .. } = &mut conn.phase {
             let (used, step) = handshake.receive(input, &*self.keys);
@@ -290,32 +361,57 @@ impl Service {
                     if let Err(e) = socket::set_keepalive(&conn.stream, KEEPALIVE) {
                         tracing::debug!(error = %e, peer = %conn.addr, "no keep-alive for a store client");
                     }
+                    let Some(client) = wire::client_of(&peer.claim, token) else {
+                        self.strangers.note(conn.addr, "it claims what no client of a store does", now);
+                        return self.close(token);
+                    };
                     conn.out().extend_from_slice(&reply);
                     mark(&mut self.dirty, conn, token);
                     self.half_open.retain(|&t| t != token);
-                    let (limits, revision) = (self.limits, self.dropped_revision);
-                    let store = self.stores.entry(peer.key_id);
-                    store.or_insert_with(|| State::new(limits, revision)).connect(token, now);
-                    conn.phase =
-                        Phase::Client { key_id: peer.key_id, frames: Frames::new(wire::MAX_REQUEST) };
                     input = input.get(used..).unwrap_or_default();
+                    conn.phase =
+                        Phase::Client { key_id: peer.key_id, client, frames: Frames::new(wire::MAX_REQUEST) };
+                    newcomer = Some((peer.key_id, client));
                 }
             }
         }
         if let Phase::Client { frames, .. } = &mut conn.phase {
             frames.extend(input);
         }
+        if let Some((key_id, client)) = newcomer {
+            self.greet(token, key_id, client, now);
+        }
         self.serve(token, now);
+    }
+
+    /// A client has proven itself.
+    fn greet(&mut self, token: u64, key_id: KeyId, client: ClientId, now: Instant) {
+        if let Some(former) = self.clients.insert((key_id, client), token) {
+            self.discard(former);
+        }
+        let (limits, revision, is_kept) = (self.limits, self.dropped_revision, self.journal.is_some());
+        let state = self.stores.entry(key_id).or_insert_with(|| match is_kept {
+            true => State::recorded(limits, revision),
+            false => State::new(limits, revision),
+        });
+        let resumed = state.connect(client, now);
+        if client & SESSION != 0
+            && let Some(conn) = self.conns.get_mut(&token)
+        {
+            let leases = state.leases_of(client);
+            let welcome = Answer::Welcome { incarnation: self.incarnation, resumed, kept: is_kept, leases };
+            wire::encode_answer(0, &welcome, conn.out());
+        }
     }
 
     /// Carries out the requests of a client that have arrived completely, until it has to read answers first.
     fn serve(&mut self, token: u64, now: Instant) {
         while let Some(conn) = self.conns.get_mut(&token)
             && !conn.is_choked()
-            && let Phase::Client { key_id, frames } = &mut conn.phase
+            && let Phase::Client { key_id, client, frames } = &mut conn.phase
         {
             let Some(state) = self.stores.get_mut(key_id) else { return };
-            state.alive(token, now);
+            state.alive(*client, now);
             let decoded = match frames.next_body() {
                 Ok(None) => return,
                 Ok(Some(body)) => wire::decode_request(body),
@@ -323,7 +419,7 @@ impl Service {
             };
             match decoded {
                 Ok((id, request)) => {
-                    state.request(token, id, request, now);
+                    state.request(*client, id, request, now);
                     for action in state.take_actions() {
                         wire::encode_answer(action.request, &action.answer, conn.out());
                     }
@@ -337,25 +433,62 @@ impl Service {
         }
     }
 
-    /// Answers watches and sends everything that is to be sent.
-    fn settle(&mut self, now: Instant) {
+    /// Answers watches, writes down what has changed and sends everything that is to be sent.
+    fn settle(&mut self, now: Instant) -> Result<()> {
         loop {
-            for state in self.stores.values_mut() {
+            for (key_id, state) in &mut self.stores {
                 state.settle();
                 for action in state.take_actions() {
-                    if let Some(conn) = self.conns.get_mut(&action.client) {
+                    if let Some(&token) = self.clients.get(&(*key_id, action.client))
+                        && let Some(conn) = self.conns.get_mut(&token)
+                    {
                         wire::encode_answer(action.request, &action.answer, conn.out());
-                        mark(&mut self.dirty, conn, action.client);
+                        mark(&mut self.dirty, conn, token);
                     }
                 }
             }
+            self.write_down(now)?;
             if self.dirty.is_empty() {
-                return;
+                return Ok(());
             }
+            // What one of them asks while it is pumped is answered in the next round only.
             for token in std::mem::take(&mut self.dirty) {
                 self.pump(token, now);
             }
         }
+    }
+
+    /// Nothing that has an answer is lost after this.
+    fn write_down(&mut self, now: Instant) -> Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        for (key_id, state) in &mut self.stores {
+            for record in state.take_records() {
+                journal.append(*key_id, &record);
+            }
+        }
+        journal.commit(now)?;
+        journal.tick(now)?;
+        if journal.is_long() {
+            journal.compact(&self.stores);
+        }
+        Ok(())
+    }
+
+    /// Stores that hold nothing and have no client.
+    fn drop_idle(&mut self) {
+        let Service { stores, journal, dropped_revision, .. } = self;
+        stores.retain(|key_id, state| {
+            if !state.is_idle() {
+                return true;
+            }
+            *dropped_revision = (*dropped_revision).max(state.revision());
+            for record in state.take_records() {
+                if let Some(journal) = journal {
+                    journal.append(*key_id, &record);
+                }
+            }
+            false
+        });
     }
 
     /// Sends what a connection has to send. A client that has read enough is listened to again.
@@ -393,14 +526,22 @@ impl Service {
         self.release(&conn);
         match conn.phase {
             Phase::Handshake { .. } => self.half_open.retain(|&t| t != token),
-            Phase::Client { key_id, .. } => {
-                let Some(state) = self.stores.get_mut(&key_id) else { return };
-                state.disconnect(token);
-                if state.is_idle() {
-                    self.dropped_revision = self.dropped_revision.max(state.revision());
-                    self.stores.remove(&key_id);
+            Phase::Client { key_id, client, .. } => {
+                self.clients.remove(&(key_id, client));
+                if let Some(state) = self.stores.get_mut(&key_id) {
+                    state.disconnect(client);
+                    if state.is_idle() {
+                        self.drop_idle();
+                    }
                 }
             }
+        }
+    }
+
+    /// A client has come back on another connection than this one.
+    fn discard(&mut self, token: u64) {
+        if let Some(conn) = self.conns.remove(&token) {
+            self.release(&conn);
         }
     }
 
@@ -446,5 +587,7 @@ impl Strangers {
     }
 }
 
+#[cfg(test)]
+mod restart_tests;
 #[cfg(test)]
 mod tests;

@@ -246,18 +246,25 @@ fn the_end_of_the_store_is_noticed_by_waiting_idle_and_new_clients() {
     let (busy, idle) = (f.connect(), f.connect());
     assert!(idle.lost().is_none());
     thread::scope(|scope| {
-        let waits: Vec<_> = (0..3).map(|_| scope.spawn(|| busy.watch(b"k", 0, far()))).collect();
+        let once = Client::connect_once(addr, KEY, &secret(), far()).unwrap();
+        let ends = scope.spawn(move || once.watch(b"k", 0, far()));
+        let waits: Vec<_> = (0..3).map(|_| scope.spawn(|| busy.watch(b"k", 0, soon(500)))).collect();
         thread::sleep(Duration::from_millis(30));
+        let fd = idle.session_fd().unwrap();
         let begin = Instant::now();
         drop(f);
+        assert_eq!(ends.join().unwrap().unwrap_err().code, Code::System);
+        assert!(wait_fd(&fd, Interest::HANGUP, far()).unwrap());
+        // The others would go on, should it come back.
         for w in waits {
-            assert_eq!(w.join().unwrap().unwrap_err().code, Code::System);
+            let e = w.join().unwrap().unwrap_err();
+            assert!(e.code == Code::Timeout && e.text.contains("connection is lost"), "{e}");
         }
-        assert!(wait_fd(&idle.session_fd(), Interest::HANGUP, far()).unwrap());
         assert!(begin.elapsed() < Duration::from_secs(2));
     });
     assert!(idle.lost().is_some());
-    assert_eq!(idle.get(b"k", far()).unwrap_err().code, Code::System);
+    assert_eq!(idle.get(b"k", soon(50)).unwrap_err().code, Code::Timeout);
+    assert!(idle.session_fd().is_err());
     let e = Client::connect_to(addr, KEY, &secret(), far()).err().unwrap();
     assert_eq!(e.code, Code::System);
 }
@@ -267,7 +274,7 @@ fn answers_alone_are_no_hangup() {
     let f = OverTcp::start();
     let client = f.connect();
     client.set(b"k", b"", None, far()).unwrap();
-    assert!(!wait_fd(&client.session_fd(), Interest::HANGUP, soon(20)).unwrap());
+    assert!(!wait_fd(&client.session_fd().unwrap(), Interest::HANGUP, soon(20)).unwrap());
 }
 
 #[test]
@@ -310,6 +317,11 @@ fn a_call_with_a_stopped_store_ends_at_its_deadline() {
         scope.spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             crate::auth::accept(&mut stream, &|_| Some(secret()), far()).unwrap();
+            let mut welcome = Vec::new();
+            let answer =
+                wire::Answer::Welcome { incarnation: 1, resumed: false, kept: false, leases: Vec::new() };
+            wire::encode_answer(0, &answer, &mut welcome);
+            stream.write_all(&welcome).unwrap();
             thread::sleep(Duration::from_millis(400));
         });
         let client = Client::connect_to(addr, KEY, &secret(), far()).unwrap();
