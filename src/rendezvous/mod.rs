@@ -91,7 +91,7 @@ fn decode_lead(raw: &[u8]) -> Option<(WorldId, u32)> {
 }
 
 fn nonsense(key: &str) -> Error {
-    Error::new(Code::System, Extent::Operation, format!("the store holds nonsense under '{key}'"))
+    Error::new(Code::System, Extent::World, format!("the store holds nonsense under '{key}'"))
 }
 
 /// One attempt to join.
