@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `MW_STORE` | address of the store, `tcp://host:port` | none |
+//! | `MW_STORE` | address of the store: `tcp://host:port` or `file:///directory` | none |
 //! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
 //! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
@@ -63,7 +63,7 @@ pub enum BackendChoice {
 /// Settings of one world.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Address of the store (`tcp://host:port`), if one is configured.
+    /// Address of the store, if one is configured.
     pub store: Option<String>,
     /// Who carries out operations.
     pub backend: BackendChoice,

@@ -29,7 +29,8 @@ pub struct mwConfig_t {
     pub magic: c_uint,
     /// MW_VERSION_CODE.
     pub version: c_uint,
-    /// MW_STORE: where named worlds meet, "tcp://host:port".
+    /// MW_STORE: where named worlds meet. "tcp://host:port" is the built-in store, which rank 0 runs if nobody listens
+    /// there; "file:///directory" a directory, for the processes of one user on one machine.
     pub store: *const c_char,
     /// MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
     pub transport: *const c_char,

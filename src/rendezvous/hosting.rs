@@ -3,12 +3,13 @@
 use super::id::Ticket;
 use crate::auth::KeyId;
 use crate::error::{Code, Error, Result};
-use crate::store::{self, client::Client, server::Server};
+use crate::store::{self, Address, Store, client::Client, server::Server};
 use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::sys::socket;
 use crate::types::Secret;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Stores that this process hosts; they live as long as it does.
@@ -20,6 +21,33 @@ type Clients = HashMap<(String, KeyId), Arc<Client>>;
 fn clients() -> &'static Mutex<Clients> {
     static CLIENTS: OnceLock<Mutex<Clients>> = OnceLock::new();
     CLIENTS.get_or_init(Mutex::default)
+}
+
+/// The store at an address, with what shows that it is gone.
+pub struct Reached {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Of a new connection, its descriptor; of a store without one connection that lasts, nothing.
+    pub session: Option<OwnedFd>,
+}
+
+/// The store at `address`, of any kind. With `host`, this process becomes the store where that is possible and nobody
+/// else is.
+pub fn reach_any(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<Reached> {
+    if let Address::Tcp { .. } = Address::parse(address)? {
+        let (store, new) = reach(address, secret, host, deadline)?;
+        let session = new.then(|| store.session_fd().try_clone_to_owned()).transpose();
+        let session = session.map_err(|e| Error::system("duplicating a descriptor", &e))?;
+        return Ok(Reached { store, session });
+    }
+    static OPEN: Mutex<BTreeMap<String, Arc<dyn Store>>> = Mutex::new(BTreeMap::new());
+    if let Some(store) = OPEN.lock().get(address).cloned() {
+        return Ok(Reached { store, session: None });
+    }
+    let store = store::open(address, KeyId::of(secret), secret, deadline)?;
+    // Another thread may have been faster.
+    let store = OPEN.lock().entry(address.to_string()).or_insert(store).clone();
+    Ok(Reached { store, session: None })
 }
 
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when

@@ -5,6 +5,7 @@ use crate::auth;
 use crate::config::{BackendChoice, Config};
 use crate::error::{Code, Error, Extent, Result};
 use crate::nccl::cuda;
+use crate::rendezvous::hosting::Reached;
 use crate::rendezvous::id::{self, Ticket};
 use crate::rendezvous::{Joining, Membership, hosting};
 use crate::store::Store;
@@ -65,14 +66,13 @@ impl World {
         }
         let Some(address) = config.store.as_deref() else {
             return Err(Error::argument(
-                "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
+                "config: no store is configured; set MW_STORE, as to tcp://host:port, or the field 'store'",
             ));
         };
         let secret = config.secret.clone().unwrap_or_else(|| Secret(OPEN.to_vec()));
-        let (store, new) = hosting::reach(address, &secret, rank == 0, deadline)?;
-        if new {
-            let fd = store.session_fd().try_clone_to_owned();
-            w.watch_store(fd.map_err(|e| Error::system("duplicating a descriptor", &e))?, address)?;
+        let Reached { store, session } = hosting::reach_any(address, &secret, rank == 0, deadline)?;
+        if let Some(session) = session {
+            w.watch_store(session, address)?;
         }
         World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)
     }
