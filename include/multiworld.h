@@ -230,7 +230,9 @@ typedef struct {
   // MW_VERSION_CODE.
   unsigned int version;
   // MW_STORE: where named worlds meet. "tcp://host:port" is the built-in store, which rank 0 runs if nobody listens
-  // there; "file:///directory" a directory, for the processes of one user on one machine.
+  // there; "file:///directory" a directory, for the processes of one user on one machine;
+  // "etcd://host:port,host:port..." an etcd cluster, with user:password@ in front of the hosts if it asks for them,
+  // and with "etcds" through TLS, for which MW_ETCD_CACERT, MW_ETCD_CERT and MW_ETCD_KEY name files.
   const char *store;
   // MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
   const char *transport;

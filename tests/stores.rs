@@ -1,6 +1,8 @@
 //! Worlds that are joined by name through stores other than the built-in one.
 
 mod common;
+#[path = "common/etcd.rs"]
+mod etcd;
 
 use common::{Rank, listen, recv, role, say, send};
 use multiworld::config::Config;
@@ -92,6 +94,39 @@ fn through_a_directory() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{}", std::process::id()));
     join(&format!("file://{}", folder.display()));
     std::fs::remove_dir_all(&folder).expect("removing the directory");
+}
+
+#[test]
+fn through_an_etcd_cluster() {
+    if role().is_some() {
+        return;
+    }
+    let Some(cluster) = etcd::Cluster::start(1, &[]) else { return };
+    join(&format!("{}/jobs/7", cluster.address()));
+}
+
+/// One of three members is lost while a process waits for another one.
+#[test]
+fn through_an_etcd_cluster_that_loses_a_member() {
+    if role().is_some() {
+        return;
+    }
+    let Some(cluster) = etcd::Cluster::start(3, &[]) else { return };
+    let mut members: Vec<Rank> = (0..2).map(|me| start(&cluster.address(), me)).collect();
+    members[0].tell("w");
+    members[0].expect("joining");
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.kill(cluster.leader());
+    members[1].tell("w");
+    let begin = Instant::now();
+    for m in &mut members {
+        while m.hear().expect("a member") != "joined" {}
+    }
+    println!("joined {:?} after the leader was killed", begin.elapsed());
+    for mut m in members {
+        m.tell("");
+        m.finish();
+    }
 }
 
 #[test]

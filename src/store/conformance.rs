@@ -101,6 +101,42 @@ impl Fixture for InDirectory {
     }
 }
 
+/// A part of an etcd that runs for as long as tests need it.
+#[cfg(feature = "etcd")]
+pub struct InEtcd {
+    pub server: Arc<cluster::Cluster>,
+    prefix: String,
+}
+
+#[cfg(feature = "etcd")]
+#[path = "../../tests/common/etcd.rs"]
+pub mod cluster;
+
+#[cfg(feature = "etcd")]
+impl InEtcd {
+    /// `None` where etcd is not installed, which is said.
+    pub fn new() -> Option<InEtcd> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(InEtcd { server: cluster::shared()?, prefix })
+    }
+}
+
+#[cfg(feature = "etcd")]
+impl Fixture for InEtcd {
+    fn client(&self) -> Arc<dyn Store> {
+        super::open(&self.address().unwrap(), KEY, &secret(), far()).unwrap()
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("{}/{}", self.server.address(), self.prefix))
+    }
+
+    fn ttl_of_the_dead(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
 /// Another process with a client of a store: this test binary again. Killed at the end, at the latest.
 pub struct Other {
     pub child: Child,
@@ -110,7 +146,13 @@ pub struct Other {
 impl Other {
     /// `role` is one that [`another_process`] knows.
     pub fn start(address: &str, role: &str) -> Other {
+        Other::start_with(address, role, &[])
+    }
+
+    /// The same with these variables.
+    pub fn start_with(address: &str, role: &str, env: &[(&str, &str)]) -> Other {
         let mut c = Command::new(std::env::current_exe().unwrap());
+        c.envs(env.iter().copied());
         c.args(["store::conformance::another_process", "--exact", "--nocapture", "--test-threads=1"]);
         c.env("MW_TEST_STORE", address).env("MW_TEST_ROLE", role);
         c.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -164,6 +206,11 @@ fn another_process() {
     let (Ok(address), Ok(role)) = (std::env::var("MW_TEST_STORE"), std::env::var("MW_TEST_ROLE")) else {
         return;
     };
+    if role == "try" {
+        let tried =
+            super::open(&address, KEY, &secret(), soon(3000)).and_then(|s| s.set(b"k", b"", None, far()));
+        return say(tried.map_or_else(|e| e.text.to_string(), |()| "works".into()));
+    }
     let s = super::open(&address, KEY, &secret(), far()).unwrap();
     match role.split_once(' ') {
         // Holds a key under a lease of so many milliseconds.
@@ -215,6 +262,13 @@ impl<F: Fixture> Fixture for Prefixed<F> {
 
 macro_rules! conformance {
     ($($test:ident)*) => {
+        #[cfg(feature = "etcd")]
+        mod etcd {
+            $(#[test] fn $test() {
+                let Some(f) = super::InEtcd::new() else { return };
+                super::$test(&f);
+            })*
+        }
         mod file {
             $(#[test] fn $test() { super::$test(&super::InDirectory::new()); })*
         }

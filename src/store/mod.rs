@@ -7,6 +7,7 @@
 //! | `server`, `client` | the built-in store over TCP |
 //! | `memory` | the same store inside one process |
 //! | `file` | a store in a directory, without a server |
+//! | `etcd` | an etcd cluster |
 //! | `address` | which of them an address means |
 //! | `prefix` | a part of another store, as a store |
 //! | `state`, `deleted` | what a store knows and answers; no I/O, no clock |
@@ -19,6 +20,8 @@ pub mod client;
 #[cfg(test)]
 mod conformance;
 mod deleted;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod file;
 pub mod memory;
 pub mod prefix;
@@ -26,8 +29,10 @@ pub mod server;
 pub mod state;
 pub mod wire;
 
-pub use address::{Address, open, parse_address};
+pub use address::{Address, Cluster, open, parse_address};
 pub use client::Client;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use file::Directory;
 pub use memory::Memory;
 pub use prefix::Prefix;
