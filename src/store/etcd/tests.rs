@@ -1,5 +1,5 @@
 use super::super::conformance::cluster::{Cluster as Server, post};
-use super::super::conformance::{Fixture, InEtcd, KEY, Other, count, number, secret, soon};
+use super::super::conformance::{Fixture, InDirectory, InEtcd, KEY, Other, count, number, secret, soon};
 use super::super::{Address, Store, open};
 use super::*;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,6 +14,15 @@ fn far() -> Instant {
 
 fn connect(address: &str, ms: u64) -> Result<Arc<dyn Store>> {
     open(address, KEY, &secret(), soon(ms))
+}
+
+/// Ends the traffic of a test that fails, too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Counts with as many threads until told to stop; answers how often, and the longest time that one took.
@@ -51,11 +60,12 @@ fn a_killed_leader_costs_time_and_no_change() {
     let stop = AtomicBool::new(false);
     let (counted, longest) = thread::scope(|scope| {
         let traffic = scope.spawn(|| traffic(&clients, &stop));
+        let running = Stop(&stop);
         let watch = scope.spawn(|| watcher.watch(b"last", after, far()).unwrap());
         thread::sleep(Duration::from_millis(700));
         cluster.kill(cluster.leader());
         thread::sleep(Duration::from_secs(4));
-        stop.store(true, Ordering::Relaxed);
+        drop(running);
         let done = traffic.join().unwrap();
         clients[0].set(b"last", b"1", None, far()).unwrap();
         assert_eq!(watch.join().unwrap().entries.len(), 1);
@@ -135,6 +145,7 @@ fn a_change_whose_answer_got_lost_is_made_once() {
     let stop = AtomicBool::new(false);
     let (counted, _) = thread::scope(|scope| {
         let traffic = scope.spawn(|| traffic(&clients, &stop));
+        let running = Stop(&stop);
         // A swap and its way back, so that doing either twice would show in the other.
         let s = connect(&address, 20_000).unwrap();
         for i in 0..40u32 {
@@ -148,7 +159,7 @@ fn a_change_whose_answer_got_lost_is_made_once() {
             s.revoke(lease, far()).unwrap();
             assert_eq!(s.get(b"leased", far()).unwrap(), None);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(running);
         traffic.join().unwrap()
     });
     let lost = lossy.lost.load(Ordering::Relaxed);
@@ -289,7 +300,8 @@ fn openssl(arguments: &str, folder: &std::path::Path) -> Option<()> {
 
 #[test]
 fn certificates_are_asked_for_and_shown() {
-    let folder = std::env::temp_dir().join(format!("mw-tls-{}", std::process::id()));
+    let directory = InDirectory::new();
+    let folder = directory.0.clone();
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(
         folder.join("names"),
@@ -344,6 +356,4 @@ fn certificates_are_asked_for_and_shown() {
         println!("{said}");
         assert!(said.contains(why), "{env:?}: {said}");
     }
-    drop(server);
-    let _ = std::fs::remove_dir_all(&folder);
 }
