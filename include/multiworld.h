@@ -240,7 +240,10 @@ typedef struct {
   unsigned int magic;
   // MW_VERSION_CODE.
   unsigned int version;
-  // MW_STORE: where named worlds meet, "tcp://host:port".
+  // MW_STORE: where named worlds meet. "tcp://host:port" is the built-in store, which rank 0 runs if nobody listens
+  // there; "file:///directory" a directory, for the processes of one user on one machine;
+  // "etcd://host:port,host:port..." an etcd cluster, with user:password@ in front of the hosts if it asks for them,
+  // and with "etcds" through TLS, for which MW_ETCD_CACERT, MW_ETCD_CERT and MW_ETCD_KEY name files.
   const char *store;
   // MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
   const char *transport;
@@ -335,8 +338,8 @@ const char *mwGetLastError(mwWorld_t world);
 mwResult_t mwGetUniqueId(mwUniqueId *id);
 
 // Joins the world `name` (1 to 63 bytes of UTF-8) as `rank` of `nranks` and waits until all are there. The
-// ranks meet in the store (`store` of the configuration, MW_STORE), where rank 0 starts one if nobody
-// listens there yet. With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun,
+// ranks meet in the store (`store` of the configuration, MW_STORE); at a tcp:// address rank 0 starts one if
+// nobody listens there yet. With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun,
 // Open MPI or Slurm. `config` NULL means environment and defaults. On an error, `*world` is NULL; mwTimeout
 // when not all came in time.
 mwResult_t mwWorldInit(mwWorld_t *world, const char *name, int nranks, int rank, const mwConfig_t *config);

@@ -2,8 +2,10 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `MW_STORE` | address of the store, `tcp://host:port` | none |
+//! | `MW_STORE` | address of the store: `tcp://host:port`, `file:///directory`, `etcd://host:port,...` | none |
 //! | `MW_STORE_DIR` | folder where a store that this process hosts keeps what it knows | it is forgotten with the process |
+//! | `MW_ETCD_CACERT` | file with the certificates that an `etcds://` store is checked against | the system's |
+//! | `MW_ETCD_CERT`, `MW_ETCD_KEY` | files with the certificate and the key that are shown to it | none |
 //! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
 //! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
@@ -65,7 +67,7 @@ pub enum BackendChoice {
 /// Settings of one world.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Address of the store (`tcp://host:port`), if one is configured.
+    /// Address of the store, if one is configured.
     pub store: Option<String>,
     /// Who carries out operations.
     pub backend: BackendChoice,
@@ -261,6 +263,41 @@ pub fn log_level() -> Result<Option<Level>> {
 /// `MW_STORE_DIR`.
 pub fn store_dir() -> Option<PathBuf> {
     process_env("MW_STORE_DIR").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Files in PEM form for stores that are reached through TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// Whom to believe; if not set, whom the system believes.
+    pub authorities: Option<PathBuf>,
+    /// The certificate to show, and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl Certificates {
+    /// The variable that names `authorities`.
+    pub const AUTHORITIES: &str = "MW_ETCD_CACERT";
+    /// The variable that names the first of `own`.
+    pub const OWN: &str = "MW_ETCD_CERT";
+    /// The variable that names the second.
+    pub const KEY: &str = "MW_ETCD_KEY";
+}
+
+/// What `MW_ETCD_CACERT`, `MW_ETCD_CERT` and `MW_ETCD_KEY` say.
+pub fn etcd_certificates() -> Result<Certificates> {
+    certificates(&process_env)
+}
+
+fn certificates(env: Env) -> Result<Certificates> {
+    let path = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let missing = |name, other| Error::argument(format!("{name}: not set, but {other} is"));
+    let own = match (path(Certificates::OWN), path(Certificates::KEY)) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (None, Some(_)) => return Err(missing(Certificates::OWN, Certificates::KEY)),
+        (Some(_), None) => return Err(missing(Certificates::KEY, Certificates::OWN)),
+    };
+    Ok(Certificates { authorities: path(Certificates::AUTHORITIES), own })
 }
 
 fn process_env(name: &str) -> Option<OsString> {

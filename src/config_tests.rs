@@ -52,6 +52,18 @@ fn the_caller_wins_over_the_environment() {
 }
 
 #[test]
+fn a_certificate_and_its_key_come_together() {
+    let read = |env: &[(&str, &str)]| certificates(&lookup(env));
+    let none = Certificates { authorities: None, own: None };
+    assert_eq!(read(&[("MW_ETCD_CERT", "")]).unwrap(), none);
+    let all = [("MW_ETCD_CACERT", "/a"), ("MW_ETCD_CERT", "/c"), ("MW_ETCD_KEY", "/k")];
+    let expected = Certificates { authorities: Some("/a".into()), own: Some(("/c".into(), "/k".into())) };
+    assert_eq!(read(&all).unwrap(), expected);
+    assert_eq!(refusal(read(&all[..2])), "MW_ETCD_KEY: not set, but MW_ETCD_CERT is");
+    assert_eq!(refusal(read(&all[2..])), "MW_ETCD_CERT: not set, but MW_ETCD_KEY is");
+}
+
+#[test]
 fn a_wrong_value_is_named() {
     let none = Overrides::default();
     for (name, value, expected) in [

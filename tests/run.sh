@@ -43,6 +43,10 @@ check format "$CARGO" fmt --all --check
 check clippy "$CARGO" clippy --quiet --workspace --all-targets -- -D warnings
 check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --workspace --no-deps
 
+have etcd || skip "stores in etcd, among cargo's tests" "etcd is not installed"
+have openssl || skip "etcd through TLS, among cargo's tests" "openssl is not installed"
+check "clippy without etcd" "$CARGO" clippy --quiet -p multiworld --no-default-features --lib --tests -- -D warnings
+
 # Rust tests are counted by cargo.
 start=$EPOCHREALTIME
 timeout --kill-after=10 1800 "$CARGO" test --workspace --no-fail-fast 2>&1 | tee "$LOGS/cargo.log"

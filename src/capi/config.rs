@@ -29,7 +29,10 @@ pub struct mwConfig_t {
     pub magic: c_uint,
     /// MW_VERSION_CODE.
     pub version: c_uint,
-    /// MW_STORE: where named worlds meet, "tcp://host:port".
+    /// MW_STORE: where named worlds meet. "tcp://host:port" is the built-in store, which rank 0 runs if nobody listens
+    /// there; "file:///directory" a directory, for the processes of one user on one machine;
+    /// "etcd://host:port,host:port..." an etcd cluster, with user:password@ in front of the hosts if it asks for them,
+    /// and with "etcds" through TLS, for which MW_ETCD_CACERT, MW_ETCD_CERT and MW_ETCD_KEY name files.
     pub store: *const c_char,
     /// MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
     pub transport: *const c_char,

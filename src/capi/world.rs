@@ -22,8 +22,8 @@ pub const MW_WORLD_NAME_BYTES: usize = 64;
 pub const MW_SPLIT_NOCOLOR: c_int = -1;
 
 /// Joins the world `name` (1 to 63 bytes of UTF-8) as `rank` of `nranks` and waits until all are there. The
-/// ranks meet in the store (`store` of the configuration, MW_STORE), where rank 0 starts one if nobody
-/// listens there yet. With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun,
+/// ranks meet in the store (`store` of the configuration, MW_STORE); at a tcp:// address rank 0 starts one if
+/// nobody listens there yet. With -1 for both numbers they come from MW_NRANKS and MW_RANK, or else from torchrun,
 /// Open MPI or Slurm. `config` NULL means environment and defaults. On an error, `*world` is NULL; mwTimeout
 /// when not all came in time.
 #[unsafe(no_mangle)]

@@ -4,12 +4,13 @@ use super::id::Ticket;
 use crate::auth::KeyId;
 use crate::config;
 use crate::error::{Code, Error, Result};
-use crate::store::{self, Fsync, client::Client, server::Server};
+use crate::store::{self, Address, Fsync, Store, client::Client, server::Server};
 use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::sys::socket;
 use crate::types::Secret;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Stores that this process hosts; they live as long as it does.
@@ -23,10 +24,42 @@ fn clients() -> &'static Mutex<Clients> {
     CLIENTS.get_or_init(Mutex::default)
 }
 
-/// The connection that there is to the store at `address`.
-pub fn known(address: &str, secret: &Secret) -> Option<Arc<Client>> {
-    let known = (address.to_string(), KeyId::of(secret));
-    clients().lock().get(&known).map(|(c, _)| c).filter(|c| c.lost().is_none()).cloned()
+/// The store at `address`, if this process has reached it and it is not known to be gone.
+pub fn known(address: &str, secret: &Secret) -> Option<Arc<dyn Store>> {
+    let name = (address.to_string(), KeyId::of(secret));
+    let client = clients().lock().get(&name).map(|(client, _)| client.clone());
+    match client {
+        Some(client) => client.lost().is_none().then_some(client as Arc<dyn Store>),
+        None => OPEN.lock().get(address).cloned(),
+    }
+}
+
+/// Stores of other kinds, by address.
+static OPEN: Mutex<BTreeMap<String, Arc<dyn Store>>> = Mutex::new(BTreeMap::new());
+
+/// The store at an address, with what shows that it is gone.
+pub struct Reached {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Of a new connection, its descriptor; of a store without one connection that lasts, nothing.
+    pub session: Option<OwnedFd>,
+}
+
+/// The store at `address`, of any kind. With `host`, this process becomes the store where that is possible and nobody
+/// else is.
+pub fn reach_any(address: &str, secret: &Secret, host: bool, deadline: Instant) -> Result<Reached> {
+    if let Address::Tcp { .. } = Address::parse(address)? {
+        let (store, new) = reach(address, secret, host, deadline)?;
+        let session = new.then(|| store.session_fd()).transpose()?;
+        return Ok(Reached { store, session });
+    }
+    if let Some(store) = OPEN.lock().get(address).cloned() {
+        return Ok(Reached { store, session: None });
+    }
+    let store = store::open(address, KeyId::of(secret), secret, deadline)?;
+    // Another thread may have been faster.
+    let store = OPEN.lock().entry(address.to_string()).or_insert(store).clone();
+    Ok(Reached { store, session: None })
 }
 
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when

@@ -1,10 +1,14 @@
 //! The contract of [`Store`], run on every implementation.
 
-use super::{LeaseId, Memory, Prefix, Server, Store, Swap};
+use super::{Directory, LeaseId, Memory, Prefix, Server, Store, Swap};
 use crate::auth::KeyId;
 use crate::error::Code;
 use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::types::Secret;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +16,17 @@ use std::time::{Duration, Instant};
 pub trait Fixture: Sync {
     /// Another client of the same store.
     fn client(&self) -> Arc<dyn Store>;
+
+    /// How another process reaches it, if it can.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// A lease's time for which the end of a process must show at once; or the shortest there is, where only
+    /// time tells.
+    fn ttl_of_the_dead(&self) -> Duration {
+        Duration::from_secs(600)
+    }
 }
 
 pub fn soon(ms: u64) -> Instant {
@@ -53,6 +68,188 @@ impl Fixture for OverTcp {
     fn client(&self) -> Arc<dyn Store> {
         Arc::new(self.connect())
     }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("tcp://{}", self.0.addr()))
+    }
+}
+
+/// A directory that vanishes with its test.
+pub struct InDirectory(pub PathBuf);
+
+impl InDirectory {
+    pub fn new() -> InDirectory {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mw-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        InDirectory(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for InDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Fixture for InDirectory {
+    fn client(&self) -> Arc<dyn Store> {
+        Arc::new(Directory::open(&self.0).unwrap())
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("file://{}", self.0.display()))
+    }
+}
+
+/// A part of an etcd that runs for as long as tests need it.
+#[cfg(feature = "etcd")]
+pub struct InEtcd {
+    pub server: Arc<cluster::Cluster>,
+    prefix: String,
+}
+
+#[cfg(feature = "etcd")]
+#[path = "../../tests/common/etcd.rs"]
+pub mod cluster;
+
+#[cfg(feature = "etcd")]
+impl InEtcd {
+    /// `None` where etcd is not installed, which is said.
+    pub fn new() -> Option<InEtcd> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(InEtcd { server: cluster::shared()?, prefix })
+    }
+}
+
+#[cfg(feature = "etcd")]
+impl Fixture for InEtcd {
+    fn client(&self) -> Arc<dyn Store> {
+        super::open(&self.address().unwrap(), KEY, &secret(), far()).unwrap()
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("{}/{}", self.server.address(), self.prefix))
+    }
+
+    fn ttl_of_the_dead(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
+/// Another process with a client of a store: this test binary again. Killed at the end, at the latest.
+pub struct Other {
+    pub child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Other {
+    /// `role` is one that [`another_process`] knows.
+    pub fn start(address: &str, role: &str) -> Other {
+        Other::start_with(address, role, &[])
+    }
+
+    /// The same with these variables.
+    pub fn start_with(address: &str, role: &str, env: &[(&str, &str)]) -> Other {
+        let mut c = Command::new(std::env::current_exe().unwrap());
+        c.envs(env.iter().copied());
+        c.args(["store::conformance::another_process", "--exact", "--nocapture", "--test-threads=1"]);
+        c.env("MW_TEST_STORE", address).env("MW_TEST_ROLE", role);
+        c.stdin(Stdio::null()).stdout(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe; the process never outlives its test.
+        unsafe {
+            use std::os::unix::process::CommandExt;
+            c.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut child = c.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Other { child, said }
+    }
+
+    /// What it says next; `None` when it has ended.
+    pub fn hear(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.said.read_line(&mut line).unwrap_or(0) == 0 {
+                return None;
+            }
+            // The test harness prints in front of the first.
+            if let Some((_, said)) = line.split_once("MW>") {
+                return Some(said.trim_end().to_string());
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn say(line: impl std::fmt::Display) {
+    println!("MW>{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+#[test]
+fn another_process() {
+    let (Ok(address), Ok(role)) = (std::env::var("MW_TEST_STORE"), std::env::var("MW_TEST_ROLE")) else {
+        return;
+    };
+    if role == "try" {
+        let tried =
+            super::open(&address, KEY, &secret(), soon(3000)).and_then(|s| s.set(b"k", b"", None, far()));
+        return say(tried.map_or_else(|e| e.text.to_string(), |()| "works".into()));
+    }
+    let s = super::open(&address, KEY, &secret(), far()).unwrap();
+    match role.split_once(' ') {
+        // Holds a key under a lease of so many milliseconds.
+        Some(("hold", ttl)) => {
+            leased(&*s, b"held", ttl.parse().unwrap());
+            say("held");
+            // As a sign of life.
+            let after = s.list(b"", far()).unwrap().revision;
+            let _ = s.watch(b"never", after, soon(120_000));
+        }
+        // Counts, with a value of so many bytes, and says each time that it has.
+        Some(("count", size)) => {
+            let size = size.parse().unwrap();
+            for _ in 0.. {
+                count(&*s, b"n", size);
+                say("counted");
+            }
+        }
+        other => panic!("no role {other:?}"),
+    }
+}
+
+/// Adds one to the number that `key` begins with.
+pub fn count(s: &dyn Store, key: &[u8], size: usize) {
+    let mut current = s.get(key, far()).unwrap();
+    loop {
+        let mut new = (number(current.as_deref()) + 1).to_le_bytes().to_vec();
+        new.resize(size.max(8), 0);
+        let swap = s.compare_and_set(key, current.as_deref(), Some(&new), None, far()).unwrap();
+        if swap.swapped {
+            return;
+        }
+        current = swap.current;
+    }
+}
+
+/// The number that a value begins with.
+pub fn number(value: Option<&[u8]>) -> u64 {
+    value.map_or(0, |b| u64::from_le_bytes(b[..8].try_into().unwrap()))
 }
 
 struct Prefixed<F>(F);
@@ -65,6 +262,16 @@ impl<F: Fixture> Fixture for Prefixed<F> {
 
 macro_rules! conformance {
     ($($test:ident)*) => {
+        #[cfg(feature = "etcd")]
+        mod etcd {
+            $(#[test] fn $test() {
+                let Some(f) = super::InEtcd::new() else { return };
+                super::$test(&f);
+            })*
+        }
+        mod file {
+            $(#[test] fn $test() { super::$test(&super::InDirectory::new()); })*
+        }
         mod memory {
             $(#[test] fn $test() { super::$test(&super::InMemory(super::Memory::new())); })*
         }
@@ -92,6 +299,9 @@ conformance! {
     a_lease_ends_with_its_client
     a_revoked_lease_takes_its_keys_along
     an_ended_lease_takes_no_keys
+    a_killed_process_takes_its_leases_along
+    no_change_is_missed_between_list_and_watch
+    a_deadline_that_has_passed_is_kept
 }
 
 fn values_are_set_replaced_and_deleted(f: &dyn Fixture) {
@@ -146,23 +356,12 @@ fn of_eight_racing_threads_one_wins_each_round(f: &dyn Fixture) {
             let s = if i % 2 == 0 { shared.clone() } else { f.client() };
             scope.spawn(move || {
                 for _ in 0..EACH {
-                    let mut current = s.get(b"n", far()).unwrap();
-                    loop {
-                        let n = current.as_deref().map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()));
-                        let new = (n + 1).to_le_bytes();
-                        let swap =
-                            s.compare_and_set(b"n", current.as_deref(), Some(&new), None, far()).unwrap();
-                        if swap.swapped {
-                            break;
-                        }
-                        current = swap.current;
-                    }
+                    count(&*s, b"n", 8);
                 }
             });
         }
     });
-    let n = shared.get(b"n", far()).unwrap().unwrap();
-    assert_eq!(u64::from_le_bytes(n.try_into().unwrap()), THREADS * EACH);
+    assert_eq!(number(shared.get(b"n", far()).unwrap().as_deref()), THREADS * EACH);
 }
 
 fn list_is_sorted_and_stays_under_its_prefix(f: &dyn Fixture) {
@@ -314,4 +513,57 @@ fn an_ended_lease_takes_no_keys(f: &dyn Fixture) {
     let other = f.client();
     let lease = leased(&*other, b"o", 600_000);
     assert!(s.set(b"k", b"", Some(lease), far()).is_err());
+}
+
+fn a_killed_process_takes_its_leases_along(f: &dyn Fixture) {
+    let Some(address) = f.address() else { return };
+    let s = f.client();
+    let ttl = f.ttl_of_the_dead();
+    let mut owner = Other::start(&address, &format!("hold {}", ttl.as_millis()));
+    assert_eq!(owner.hear().as_deref(), Some("held"));
+    thread::sleep(Duration::from_millis(100));
+    assert!(s.get(b"held", far()).unwrap().is_some());
+    owner.signal(libc::SIGKILL);
+    let took = gone(&*s, b"held");
+    let limit = Duration::from_secs(2) + if ttl.as_secs() < 60 { 3 * ttl } else { Duration::ZERO };
+    assert!(took < limit, "{took:?}");
+    println!("a killed process's lease ended after {took:?}");
+}
+
+fn no_change_is_missed_between_list_and_watch(f: &dyn Fixture) {
+    const ROUNDS: u64 = 100;
+    let (a, b) = (f.client(), f.client());
+    // Each writes only after it has seen the other's last word: one change that is missed, and both wait.
+    let play = |s: &dyn Store, mine: &[u8], theirs: &[u8], first: bool| {
+        let mut seen = s.list(theirs, far()).unwrap();
+        for round in 1..=ROUNDS {
+            if first {
+                s.set(mine, &round.to_le_bytes(), None, far()).unwrap();
+            }
+            while number(seen.entries.first().map(|e| &*e.value)) < round {
+                let after = seen.revision;
+                seen = s.watch(theirs, after, far()).unwrap();
+                assert!(seen.revision > after);
+            }
+            if !first {
+                s.set(mine, &round.to_le_bytes(), None, far()).unwrap();
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| play(&*a, b"p/a", b"p/b", true));
+        play(&*b, b"p/b", b"p/a", false);
+    });
+}
+
+fn a_deadline_that_has_passed_is_kept(f: &dyn Fixture) {
+    let s = f.client();
+    let begin = Instant::now();
+    let after = s.list(b"", far()).unwrap().revision;
+    assert_eq!(s.watch(b"w", after, Instant::now()).unwrap_err().code, Code::Timeout);
+    // Done or not: at once.
+    let _ = s.get(b"k", Instant::now());
+    let _ = s.set(b"k", b"", None, Instant::now());
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    s.set(b"k", b"1", None, far()).unwrap();
 }

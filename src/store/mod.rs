@@ -6,6 +6,9 @@
 //! |---|---|
 //! | `server`, `client` | the built-in store over TCP |
 //! | `memory` | the same store inside one process |
+//! | `file` | a store in a directory, without a server |
+//! | `etcd` | an etcd cluster |
+//! | `address` | which of them an address means |
 //! | `prefix` | a part of another store, as a store |
 //! | `state`, `deleted` | what a store knows and answers; no I/O, no clock |
 //! | `wire` | the codec |
@@ -13,11 +16,15 @@
 //! | `journal` | the files that hold it |
 //! | `calls` | the trait's calls as requests and answers of the codec |
 
+mod address;
 mod calls;
 pub mod client;
 #[cfg(test)]
 mod conformance;
 mod deleted;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod file;
 pub mod history;
 pub mod journal;
 pub mod memory;
@@ -27,13 +34,17 @@ pub mod server;
 pub mod state;
 pub mod wire;
 
+pub use address::{Address, Cluster, open, parse_address};
 pub use client::Client;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
+pub use file::Directory;
 pub use journal::Fsync;
 pub use memory::Memory;
 pub use prefix::Prefix;
 pub use server::{Keys, Server};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -112,35 +123,6 @@ pub trait Store: Send + Sync {
     fn revoke(&self, lease: LeaseId, deadline: Instant) -> Result<()>;
 }
 
-/// The host and the port of an address `tcp://host:port`; an IPv6 address stands in brackets.
-pub fn parse_address(address: &str) -> Result<(String, u16)> {
-    let wrong = |why: &str| Error::argument(format!("store: {address:?} {why}; expected tcp://host:port"));
-    let rest = address.strip_prefix("tcp://").ok_or_else(|| wrong("does not begin with tcp://"))?;
-    let (host, port) = rest.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
-    let host = match host.strip_prefix('[') {
-        Some(inner) => {
-            let inner = inner.strip_suffix(']').ok_or_else(|| wrong("has a bracket without its pair"))?;
-            if inner.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(wrong("has no IPv6 address between its brackets"));
-            }
-            inner
-        }
-        None if host.contains(':') => return Err(wrong("has an IPv6 address without brackets")),
-        None => host,
-    };
-    if host.is_empty() {
-        return Err(wrong("has no host"));
-    }
-    if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/[]@?#".contains(c)) {
-        return Err(wrong("has a host with characters that no host name has"));
-    }
-    // u16::from_str would take a sign.
-    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let port = port.parse::<u16>().ok().filter(|&p| digits && p != 0);
-    let port = port.ok_or_else(|| wrong("has a port that is not between 1 and 65535"))?;
-    Ok((host.to_owned(), port))
-}
-
 /// The part of a map whose keys start with `prefix`, in order.
 fn under<'a, V>(
     map: &'a BTreeMap<Vec<u8>, V>,
@@ -148,43 +130,4 @@ fn under<'a, V>(
 ) -> impl Iterator<Item = (&'a Vec<u8>, &'a V)> {
     map.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
         .take_while(move |(key, _)| key.starts_with(prefix))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_parse() {
-        let ok = |s| parse_address(s).unwrap();
-        assert_eq!(ok("tcp://node-1.example:29500"), ("node-1.example".into(), 29500));
-        assert_eq!(ok("tcp://127.0.0.1:1"), ("127.0.0.1".into(), 1));
-        assert_eq!(ok("tcp://[fe80::1]:65535"), ("fe80::1".into(), 65535));
-    }
-
-    #[test]
-    fn wrong_addresses_say_why() {
-        for (address, why) in [
-            ("", "tcp://"),
-            ("host:1", "tcp://"),
-            ("etcd://host:1", "tcp://"),
-            ("tcp://host", "no port"),
-            ("tcp://:1", "no host"),
-            ("tcp://host:", "port"),
-            ("tcp://host:0", "port"),
-            ("tcp://host:+1", "port"),
-            ("tcp://host:65536", "port"),
-            ("tcp://host:12x", "port"),
-            ("tcp://::1:12", "brackets"),
-            ("tcp://[::1:12", "bracket"),
-            ("tcp://[host]:12", "IPv6"),
-            ("tcp://a b:12", "characters"),
-            ("tcp://user@host:12", "characters"),
-            ("tcp://host/path:12", "characters"),
-        ] {
-            let e = parse_address(address).unwrap_err();
-            assert_eq!(e.code, crate::error::Code::InvalidArgument);
-            assert!(e.text.contains(why), "{address}: {e}");
-        }
-    }
 }

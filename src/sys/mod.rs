@@ -8,6 +8,7 @@
 //! | `dylib` | shared libraries opened at run time |
 //! | `eventfd` | a counter to poll |
 //! | `fdpass` | sending descriptors along with bytes |
+//! | `file` | private files, locks that end with their holder, news of changes |
 //! | `futex` | waiting on a word of shared memory, on one or on many |
 //! | `interfaces` | which address to listen on |
 //! | `memory` | shared memory without a name |
@@ -25,6 +26,7 @@ pub mod copy;
 pub mod dylib;
 pub mod eventfd;
 pub mod fdpass;
+pub mod file;
 pub mod futex;
 pub mod interfaces;
 pub mod memory;

@@ -6,10 +6,11 @@ use crate::auth;
 use crate::config::{BackendChoice, Config};
 use crate::error::{Code, Error, Extent, Result};
 use crate::nccl::cuda;
+use crate::rendezvous::hosting::Reached;
 use crate::rendezvous::id::{self, Ticket};
 use crate::rendezvous::reform::Member;
 use crate::rendezvous::{Joining, Membership, hosting};
-use crate::store::{Client, Store};
+use crate::store::Store;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sys::interfaces;
@@ -70,15 +71,15 @@ pub(super) fn reach_store(
     secret: &Secret,
     host: bool,
     deadline: Instant,
-) -> Result<Arc<Client>> {
+) -> Result<Arc<dyn Store>> {
     let Some(address) = config.store.as_deref() else {
         return Err(Error::argument(
-            "config: no store is configured; set MW_STORE=tcp://host:port or the field 'store'",
+            "config: no store is configured; set MW_STORE, as to tcp://host:port, or the field 'store'",
         ));
     };
-    let (store, new) = hosting::reach(address, secret, host, deadline)?;
-    if new {
-        w.watch_store(store.session_fd()?, address)?;
+    let Reached { store, session } = hosting::reach_any(address, secret, host, deadline)?;
+    if let Some(session) = session {
+        w.watch_store(session, address)?;
     }
     Ok(store)
 }
