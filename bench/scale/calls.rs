@@ -34,10 +34,15 @@ fn check(call: &str, result: mwResult_t) -> Result<()> {
 impl World {
     /// Joins with the rank and number of ranks of the environment.
     pub fn join(name: &str) -> Result<World> {
+        World::join_as(name, -1, -1)
+    }
+
+    /// Joins with this rank and number of ranks.
+    pub fn join_as(name: &str, nranks: c_int, rank: c_int) -> Result<World> {
         let name = CString::new(name).map_err(|e| e.to_string())?;
         let mut world = ptr::null_mut();
         // SAFETY: `world` is writable, the name is a C string, and a configuration is not needed.
-        check("mwWorldInit", unsafe { mwWorldInit(&mut world, name.as_ptr(), -1, -1, ptr::null()) })?;
+        check("mwWorldInit", unsafe { mwWorldInit(&mut world, name.as_ptr(), nranks, rank, ptr::null()) })?;
         Ok(World(world))
     }
 

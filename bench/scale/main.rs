@@ -2,6 +2,7 @@
 
 mod calls;
 mod crowd;
+mod joins;
 #[path = "../../src/cli/src/perf/machine.rs"]
 #[allow(unused_imports, reason = "its tests are run where it is at home")]
 mod machine;
@@ -26,6 +27,7 @@ Starts processes of this machine that join worlds over the loopback interface an
             the watchdog's time, memory and threads of an idle world, joining
   pairs     what further worlds cost the traffic: with 10 worlds against 1, and with 1000 idle ones against none, in
             turns in the same pair of processes
+  joins     what it costs the traffic of 8 worlds when one of their processes joins a new one with a newcomer
   crowd     worlds of 2 to 64 processes: collectives, joining
 
 Options:
@@ -52,7 +54,8 @@ pub struct Options {
 type Run = fn(&Options) -> Result<Vec<Table>>;
 
 /// The parts, in the order in which they run.
-const PARTS: [(&str, Run); 3] = [("standing", standing::run), ("pairs", pairs::run), ("crowd", crowd::run)];
+const PARTS: [(&str, Run); 4] =
+    [("standing", standing::run), ("pairs", pairs::run), ("joins", joins::run), ("crowd", crowd::run)];
 
 #[derive(Serialize)]
 struct Report {

@@ -15,6 +15,8 @@ const ANSWER: usize = 4;
 /// Round trips between two readings of the clock, for messages that are small.
 const AT_ONCE: usize = 50;
 const SMALL: usize = 16 << 10;
+/// Messages of traffic between two answers.
+const MESSAGES: u64 = 16;
 
 struct Member {
     rank: i32,
@@ -68,6 +70,8 @@ impl Member {
             }
             ("latency", &[size, active, times]) => self.latency(size, active, times),
             ("stream", &[size, active, number, times]) => self.stream(size, active, number, times),
+            ("pair", &[number]) => self.pair(number),
+            ("traffic", &[size, ms, joins]) => self.traffic(size, ms, joins),
             ("barrier", &[_, times]) => self.collective(times, |world, _, _| world.barrier()),
             ("allreduce", &[size, times]) => {
                 self.buffers(size);
@@ -110,6 +114,77 @@ impl Member {
         self.worlds.extend(joined.into_iter().map(|(_, world)| world));
         self.joined += number;
         Ok(vec![ms])
+    }
+
+    /// Joins worlds of the first two processes.
+    fn pair(&mut self, number: usize) -> Result<Vec<f64>> {
+        for i in (0..number).filter(|_| self.rank < 2) {
+            self.worlds.push(World::join_as(&format!("pair-{i}"), 2, self.rank)?);
+        }
+        Ok(vec![0.0])
+    }
+
+    /// The first two processes send messages through all their worlds in turn for a while; the first one and the third one
+    /// join worlds meanwhile, spread over that time, and leave them again. The first one answers messages per second and
+    /// the median milliseconds that it took to join.
+    fn traffic(&mut self, size: usize, ms: usize, joins: usize) -> Result<Vec<f64>> {
+        let first = self.joined;
+        self.joined += joins;
+        let (rank, every) = (self.rank.min(1), Duration::from_millis(ms as u64) / (joins.max(1) as u32));
+        let begin = Instant::now();
+        let come_and_go = || -> Result<Vec<f64>> {
+            let mut times = Vec::new();
+            for i in 0..joins {
+                let turn = every * i as u32 + every / 2;
+                std::thread::sleep(turn.saturating_sub(begin.elapsed()));
+                let since = Instant::now();
+                let world = World::join_as(&format!("new-{}", first + i), 2, rank)?;
+                times.push(nanoseconds(since, 1) / 1e6);
+                world.leave()?;
+            }
+            Ok(times)
+        };
+        match self.rank {
+            2 => come_and_go().map(|_| vec![0.0]),
+            0 => std::thread::scope(|scope| {
+                let beside = scope.spawn(come_and_go);
+                let rate = self.pour(size, Duration::from_millis(ms as u64));
+                let times = beside.join().unwrap_or_else(|_| Err("a thread panicked".into()))?;
+                Ok(vec![rate?, median(times)])
+            }),
+            _ => self.pour(size, Duration::MAX).map(|_| vec![0.0]),
+        }
+    }
+
+    /// Messages one way and an answer, over and over; the first process says when to stop. Answers messages per second.
+    fn pour(&mut self, size: usize, time: Duration) -> Result<f64> {
+        self.buffers(size);
+        let peer = 1 - self.rank;
+        let (mut i, mut messages, since) = (0, 0u64, Instant::now());
+        loop {
+            self.send[0] = u8::from(since.elapsed() >= time);
+            let mut is_last = self.send[0] == 1;
+            for _ in 0..MESSAGES {
+                let world = self.world(i, self.worlds.len())?;
+                i += 1;
+                if self.rank == 0 {
+                    world.send(&self.send[..size], peer)?;
+                } else {
+                    world.recv(&mut self.recv[..size], peer)?;
+                    is_last = self.recv[0] == 1;
+                }
+            }
+            let world = self.world(0, 1)?;
+            if self.rank == 0 {
+                world.recv(&mut self.recv[..ANSWER], peer)?;
+            } else {
+                world.send(&self.send[..ANSWER], peer)?;
+            }
+            messages += MESSAGES;
+            if is_last {
+                return Ok(messages as f64 / since.elapsed().as_secs_f64());
+            }
+        }
     }
 
     /// Leaves all worlds but the first ones.

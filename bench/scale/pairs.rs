@@ -65,7 +65,7 @@ struct Case {
     turn: Turn,
 }
 
-fn quartiles(mut all: Vec<f64>) -> [f64; 3] {
+pub fn quartiles(mut all: Vec<f64>) -> [f64; 3] {
     all.sort_by(f64::total_cmp);
     [1, 2, 3].map(|q| all.get((all.len() - 1) * q / 4).copied().unwrap_or(0.0))
 }

@@ -77,7 +77,7 @@ pub fn reach(address: &str, secret: &Secret, host: bool, deadline: Instant) -> R
             let connections = c.connections();
             return Ok((c.clone(), std::mem::replace(told, connections) != connections));
         }
-        host &= !c.is_kept() || config::store_dir().is_some();
+        host &= !c.returns() || config::store_dir().is_some();
     }
     let mut pause = Duration::from_millis(1);
     loop {

@@ -20,7 +20,7 @@
 //! - Another incarnation of the store knows nothing of what was. Whatever is asked is asked it for the first time; a
 //!   watch becomes a list, because all may have changed; a lease is lost, and calls that name it say why.
 //!
-//! A store that keeps what it knows is waited for. Where the store was another process's memory, nobody may come back:
+//! A store that stands alone, or keeps what it knows, is waited for. Where the store was another process's memory, nobody may come back:
 //! a client that was told how ([`Client::stand_in`]) puts another in its place after a while.
 
 use super::LeaseId;
@@ -89,8 +89,8 @@ struct Inner {
     settled: u64,
     /// Of the store that it was last connected to.
     incarnation: u64,
-    /// Whether what that one knows outlives it.
-    kept: bool,
+    /// Whether that one is started again when it ends.
+    returns: bool,
     /// Whether a thread sleeps in poll until something arrives.
     reading: bool,
     /// Whether a thread makes a new connection.
@@ -116,7 +116,7 @@ struct Link {
     frames: Frames,
     incarnation: u64,
     resumed: bool,
-    kept: bool,
+    returns: bool,
     leases: Vec<LeaseId>,
 }
 
@@ -214,7 +214,7 @@ impl Client {
             lost_leases: BTreeMap::new(),
             settled: 0,
             incarnation: link.incarnation,
-            kept: link.kept,
+            returns: link.returns,
             reading: false,
             connecting: false,
             pause: PAUSE.0,
@@ -262,12 +262,12 @@ impl Client {
         self.inner.lock().links
     }
 
-    /// Whether what the store knows outlives its process, so that it is worth waiting for.
-    pub fn is_kept(&self) -> bool {
-        self.inner.lock().kept
+    /// Whether the store is worth waiting for: it is started again when it ends.
+    pub fn returns(&self) -> bool {
+        self.inner.lock().returns
     }
 
-    /// From now on, a call that has waited long for a store that is not kept puts another one in its place.
+    /// From now on, a call that has waited long for a store that does not return puts another one in its place.
     pub fn stand_in(&self, stand_in: StandIn) {
         // Any other does the same.
         let _ = self.stand_in.set(stand_in);
@@ -379,7 +379,7 @@ impl Client {
         // Many clients lose a store in the same instant, and are to come back at different times.
         let jitter = (self.session ^ inner.last_request).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let pause = pause / 2 + pause * jitter as u32 / 512;
-        let stand_in = self.stand_in.get().filter(|_| !inner.kept && inner.lost_since.elapsed() > ABSENCE);
+        let stand_in = self.stand_in.get().filter(|_| !inner.returns && inner.lost_since.elapsed() > ABSENCE);
         let dialled = MutexGuard::unlocked(inner, || {
             std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
             let until = deadline.min(Instant::now() + ATTEMPT);
@@ -414,14 +414,14 @@ impl Client {
 
     /// Goes on over this connection: what has no answer is asked again.
     fn adopt(&self, inner: &mut Inner, link: Link) {
-        let Link { stream, frames, incarnation, resumed, kept, leases } = link;
+        let Link { stream, frames, incarnation, resumed, returns, leases } = link;
         let is_same = inner.incarnation == incarnation;
         inner.link = Some(Arc::new(stream));
         inner.links += 1;
         inner.frames = frames;
         inner.out.clear();
         inner.incarnation = incarnation;
-        inner.kept = kept;
+        inner.returns = returns;
         inner.pause = PAUSE.0;
         inner.last_sent = Instant::now();
         inner.lost = None;
@@ -545,8 +545,8 @@ fn welcomed(stream: TcpStream, deadline: Instant) -> Result<Link> {
             Err(e) => Err(e),
         };
         return match answer.map_err(|e| foreign(e.0))?.1 {
-            Answer::Welcome { incarnation, resumed, kept, leases } => {
-                Ok(Link { stream, frames, incarnation, resumed, kept, leases })
+            Answer::Welcome { incarnation, resumed, returns, leases } => {
+                Ok(Link { stream, frames, incarnation, resumed, returns, leases })
             }
             _ => Err(foreign("something else")),
         };

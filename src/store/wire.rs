@@ -116,8 +116,8 @@ pub enum Answer {
         incarnation: u64,
         /// Whether the session is known.
         resumed: bool,
-        /// Whether the memory outlives the store's process.
-        kept: bool,
+        /// Whether the store is started again when it ends.
+        returns: bool,
         /// The leases it has.
         leases: Vec<LeaseId>,
     },
@@ -268,11 +268,11 @@ pub fn encode_answer(id: u64, answer: &Answer, out: &mut Vec<u8>) {
             out.push(7);
             out.push(*refusal as u8);
         }
-        Answer::Welcome { incarnation, resumed, kept, leases } => {
+        Answer::Welcome { incarnation, resumed, returns, leases } => {
             out.push(8);
             put_u64(out, *incarnation);
             out.push(u8::from(*resumed));
-            out.push(u8::from(*kept));
+            out.push(u8::from(*returns));
             put_u32(out, leases.len());
             for lease in leases {
                 put_u64(out, lease.0);
@@ -310,12 +310,12 @@ pub fn decode_answer(body: &[u8]) -> Decoded<(u64, Answer)> {
             _ => return Err(Malformed("an unknown refusal")),
         }),
         8 => {
-            let (incarnation, resumed, kept, count) = (r.u64()?, r.bool()?, r.bool()?, r.u32()?);
+            let (incarnation, resumed, returns, count) = (r.u64()?, r.bool()?, r.bool()?, r.u32()?);
             let mut leases = Vec::with_capacity((count as usize).min(r.0.len() / 8));
             for _ in 0..count {
                 leases.push(LeaseId(r.u64()?));
             }
-            Answer::Welcome { incarnation, resumed, kept, leases }
+            Answer::Welcome { incarnation, resumed, returns, leases }
         }
         _ => return Err(Malformed("an unknown answer")),
     };
@@ -553,7 +553,12 @@ mod tests {
             ]
             .prop_map(Answer::Refused),
             (any::<u64>(), any::<bool>(), any::<bool>(), vec(any::<u64>().prop_map(LeaseId), 0..9)).prop_map(
-                |(incarnation, resumed, kept, leases)| Answer::Welcome { incarnation, resumed, kept, leases }
+                |(incarnation, resumed, returns, leases)| Answer::Welcome {
+                    incarnation,
+                    resumed,
+                    returns,
+                    leases
+                }
             ),
         ]
     }

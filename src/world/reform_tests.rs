@@ -1,6 +1,6 @@
 //! Reforming with threads as members: who is killed here aborts.
 
-use super::super::tests::{all_reduce, config, recv};
+use super::super::tests::{all_reduce, config, recv, send};
 use super::*;
 use crate::config::TransportChoice;
 use std::net::TcpListener;
@@ -109,6 +109,26 @@ fn a_world_that_is_well_grows_and_what_is_under_way_in_it_ends() {
         assert!(e.code == Code::Revoked && e.text.contains("goes on as epoch 2"), "{e}");
         destroy(&new);
     });
+}
+
+#[test]
+fn who_leaves_in_good_order_breaks_nothing_and_is_replaced() {
+    let config = with_store(TransportChoice::Auto);
+    let worlds = named("leaving", 3, &config);
+    // What it has accepted arrives.
+    worlds[1].run(&send(&[7.0], 2)).unwrap();
+    worlds[1].destroy().unwrap();
+    let mut got = [0.0];
+    worlds[2].run(&recv(&mut got, 1)).unwrap();
+    assert_eq!(got, [7.0]);
+    std::thread::scope(|s| {
+        s.spawn(|| worlds[0].run(&send(&[8.0], 2)).unwrap());
+        worlds[2].run(&recv(&mut got, 0)).unwrap();
+    });
+    assert_eq!((got, worlds[2].state()), ([8.0], State::Active));
+    let new = all(reform(&[&worlds[0], &worlds[2]], 1, "leaving", Size::Between(3, 3), &config));
+    assert_eq!(works(&new), [(0, 2), (2, 2), (1, 2)]);
+    destroy(&new);
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let keys: store::Keys = Arc::new(move |id| (id == key).then(|| secret.clone()));
     let server = match &args.data_dir {
         Some(dir) => Server::start_kept(listener, keys, dir, args.fsync.into())?,
-        None => Server::start(listener, keys)?,
+        None => Server::start_alone(listener, keys)?,
     };
     if is_open && !server.addr().ip().is_loopback() {
         eprintln!("mw store: without MW_SECRET, whoever reaches {} may join", server.addr());

@@ -82,13 +82,19 @@ impl Server {
 
     /// The same with other limits for each key id's store.
     pub fn start_with(listener: TcpListener, keys: Keys, limits: Limits) -> Result<Server> {
-        Server::run(listener, keys, limits, None)
+        Server::run(listener, keys, limits, None, false)
+    }
+
+    /// The same for a process that is nothing but a store: clients wait until it is started again, and put none of their
+    /// own in its place.
+    pub fn start_alone(listener: TcpListener, keys: Keys) -> Result<Server> {
+        Server::run(listener, keys, Limits::default(), None, true)
     }
 
     /// The same for stores that are kept in the folder `dir`, which is made if it is not there: a server that is
     /// started with it later goes on where this one has ended, however that happens.
     pub fn start_kept(listener: TcpListener, keys: Keys, dir: &Path, fsync: Fsync) -> Result<Server> {
-        Server::run(listener, keys, Limits::default(), Some((dir, fsync)))
+        Server::run(listener, keys, Limits::default(), Some((dir, fsync)), true)
     }
 
     fn run(
@@ -96,6 +102,7 @@ impl Server {
         keys: Keys,
         limits: Limits,
         kept: Option<(&Path, Fsync)>,
+        returns: bool,
     ) -> Result<Server> {
         let fail = |e: io::Error| Error::system("starting the store", &e);
         listener.set_nonblocking(true).map_err(fail)?;
@@ -136,6 +143,7 @@ impl Server {
             clients: HashMap::new(),
             dropped_revision,
             incarnation,
+            returns,
             journal,
             failed: failed.clone(),
             dirty: Vec::new(),
@@ -193,6 +201,8 @@ struct Service {
     dropped_revision: u64,
     /// Names what the stores know.
     incarnation: u64,
+    /// Whether it is started again when it ends, and worth waiting for.
+    returns: bool,
     journal: Option<Journal>,
     failed: Failed,
     /// Connections with something to send.
@@ -399,7 +409,8 @@ impl Service {
             && let Some(conn) = self.conns.get_mut(&token)
         {
             let leases = state.leases_of(client);
-            let welcome = Answer::Welcome { incarnation: self.incarnation, resumed, kept: is_kept, leases };
+            let welcome =
+                Answer::Welcome { incarnation: self.incarnation, resumed, returns: self.returns, leases };
             wire::encode_answer(0, &welcome, conn.out());
         }
     }

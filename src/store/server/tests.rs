@@ -319,7 +319,7 @@ fn a_call_with_a_stopped_store_ends_at_its_deadline() {
             crate::auth::accept(&mut stream, &|_| Some(secret()), far()).unwrap();
             let mut welcome = Vec::new();
             let answer =
-                wire::Answer::Welcome { incarnation: 1, resumed: false, kept: false, leases: Vec::new() };
+                wire::Answer::Welcome { incarnation: 1, resumed: false, returns: false, leases: Vec::new() };
             wire::encode_answer(0, &answer, &mut welcome);
             stream.write_all(&welcome).unwrap();
             thread::sleep(Duration::from_millis(400));
