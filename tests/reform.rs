@@ -2,15 +2,17 @@
 //! whoever dies while it is under way.
 
 mod common;
+#[path = "common/etcd.rs"]
+mod etcd;
 
-use common::{Rank, collective, listen, now_ns, percentile, role, say, store_address};
+use common::{Rank, collective, doubles, listen, now_ns, percentile, role, say, store_address};
 use multiworld::auth::KeyId;
 use multiworld::config::Config;
 use multiworld::error::{Code, Error};
 use multiworld::store::Server;
 use multiworld::sync::Arc as MwArc;
 use multiworld::types::{OpKind, Secret};
-use multiworld::world::{Size, World};
+use multiworld::world::{Call, Request, Size, World};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -61,13 +63,21 @@ fn member() {
     }
 }
 
+/// Until it is done, on device memory, too.
+fn run(world: &MwArc<World>, call: Call) -> Result<(), Error> {
+    if !world.is_on_device() {
+        return world.run(&call);
+    }
+    Request::submit(&mut [(world.clone(), call)].into_iter().collect(), true).wait(None).expect("no limit")
+}
+
 /// Says who belongs to this epoch, and works until it breaks or all are told to stop (`true`), or until it is time to see
 /// whether somebody waits for a place that is empty.
 fn serve(world: &MwArc<World>, stop: &AtomicBool) -> Result<bool, Error> {
     let n = world.nranks() as usize;
     let mine = std::process::id().to_le_bytes();
     let mut pids = vec![0; 4 * n];
-    world.run(&collective(OpKind::AllGather, &mine, &mut pids, 4, 0))?;
+    run(world, collective(OpKind::AllGather, &mine, &mut pids, 4, 0))?;
     let pids: Vec<String> =
         pids.as_chunks::<4>().0.iter().map(|p| u32::from_le_bytes(*p).to_string()).collect();
     say(&format!("in {} {} {} {}", world.epoch(), world.rank(), now_ns(), pids.join(",")));
@@ -77,7 +87,7 @@ fn serve(world: &MwArc<World>, stop: &AtomicBool) -> Result<bool, Error> {
         let mut sent = [world.epoch().to_le_bytes(), round.to_le_bytes(), [0; 8]].concat();
         sent[16] = u8::from(stop.load(Ordering::Relaxed));
         let mut got = vec![0; 24 * n];
-        world.run(&collective(OpKind::AllGather, &sent, &mut got, 24, 0))?;
+        run(world, collective(OpKind::AllGather, &sent, &mut got, 24, 0))?;
         assert!(got.chunks(24).all(|c| c[..16] == sent[..16]), "a word from another epoch or round");
         if got.chunks(24).any(|c| c[16] == 1) {
             return Ok(true);
@@ -102,9 +112,9 @@ struct Cast {
 }
 
 impl Cast {
-    fn new(name: &str, store: &str, transport: &str, least: usize) -> Cast {
-        let env = [("MW_STORE", store), ("MW_TRANSPORT", transport), ("MW_REFORM_WAIT_MS", "100")];
-        let env = env.map(|(k, v)| (k.to_string(), v.to_string())).to_vec();
+    fn new(name: &str, store: &str, least: usize, more: &[(&str, &str)]) -> Cast {
+        let env = [("MW_STORE", store), ("MW_REFORM_WAIT_MS", "100")];
+        let env = env.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let mut cast =
             Cast { env, name: name.into(), least, living: Vec::new(), epochs: BTreeMap::new(), seed: seed() };
         (0..FULL).for_each(|rank| cast.start(rank as i32));
@@ -189,7 +199,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 fn replaced_one_after_the_other() {
     let (_store, address) = a_store();
     for transport in ["shm", "tcp"] {
-        let mut cast = Cast::new("one", &address, transport, FULL);
+        let mut cast = Cast::new("one", &address, FULL, &[("MW_TRANSPORT", transport)]);
         cast.wait_whole();
         let (mut warm, mut cold) = (Vec::new(), Vec::new());
         for round in 0..20 {
@@ -220,9 +230,28 @@ fn replaced_one_after_the_other() {
     }
 }
 
+/// Members die, one after the other, and `beside` happens in the middle of each reform.
+fn replace_beside(store: &str, rounds: usize, mut beside: impl FnMut(usize)) {
+    let mut cast = Cast::new("beside", store, FULL, &[]);
+    cast.wait_whole();
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let killed = cast.kill();
+        cast.start(-1);
+        beside(round);
+        times.push(cast.wait_whole().saturating_sub(killed) as f64 / 1e6);
+    }
+    println!(
+        "{store}: from SIGKILL to the first operation of all {FULL}: {:.1} ms (median of {rounds})",
+        median(times)
+    );
+    assert_eq!(cast.epochs.len(), rounds + 1, "an epoch for each, and none more");
+    cast.stop();
+}
+
 /// Two die at once or one while the other is being replaced, replacements die on the way, and nobody ever disagrees.
-fn chaos(name: &str, store: &str, rounds: usize) {
-    let mut cast = Cast::new(name, store, "auto", 2);
+fn chaos(name: &str, store: &str, rounds: usize, more: &[(&str, &str)]) {
+    let mut cast = Cast::new(name, store, 2, more);
     cast.wait_whole();
     let begin = Instant::now();
     for _ in 0..rounds {
@@ -269,10 +298,38 @@ fn chaos(name: &str, store: &str, rounds: usize) {
 #[test]
 fn whoever_dies_all_agree() {
     let (_store, address) = a_store();
-    chaos("chaos", &address, 25);
+    chaos("chaos", &address, 25, &[]);
 }
 
 #[test]
 fn the_store_dies_with_the_member_that_has_it() {
-    chaos("heirs", &store_address(), 15);
+    chaos("heirs", &store_address(), 15, &[]);
+}
+
+#[test]
+fn on_device_memory_as_well() {
+    let ((_store, address), d) = (a_store(), doubles::get());
+    let (folder, nccl) = (d.folder.to_string_lossy(), d.nccl.to_string_lossy());
+    let env = [("LD_LIBRARY_PATH", &*folder), ("MW_NCCL_LIB", &*nccl), ("MW_BACKEND", "nccl")];
+    chaos("devices", &address, 10, &env);
+}
+
+#[test]
+fn through_a_directory() {
+    let folder = std::env::temp_dir().join(format!("mw-reform-{}", std::process::id()));
+    let address = format!("file://{}", folder.display());
+    replace_beside(&address, 5, |_| ());
+    chaos("directory", &address, 10, &[]);
+    std::fs::remove_dir_all(&folder).expect("removing the directory");
+}
+
+/// A third of the cluster is killed while a member is being replaced, and it is the third that leads.
+#[test]
+fn through_an_etcd_cluster_that_loses_its_leader() {
+    let Some(cluster) = etcd::Cluster::start(3, &[]) else { return };
+    replace_beside(&cluster.address(), 4, |round| {
+        if round == 1 {
+            cluster.kill(cluster.leader());
+        }
+    });
 }

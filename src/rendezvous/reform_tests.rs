@@ -321,3 +321,38 @@ fn a_store_that_has_forgotten_is_told_and_whoever_knows_better_corrects_it() {
         assert_eq!(laggard.join().unwrap(), view);
     });
 }
+
+#[test]
+fn nonsense_in_the_store_is_named() {
+    let (me, known) = (address(0), Known::default());
+    for (key, value) in [("r/w/view", "?"), ("r/w/c/0", "?"), ("r/w/b/1", "?")] {
+        let (store, old) = (Memory::new(), first(9, 2));
+        found(&store, "w", old.clone(), Instant::now() + LONG).unwrap();
+        store.set(key.as_bytes(), value.as_bytes(), None, Instant::now() + LONG).unwrap();
+        let mut r = at(&store, wish(&me, Some((old, 0)), Some((1, 2))), &known);
+        let e = r.run().unwrap_err();
+        assert!(e.text.contains(&format!("nonsense under '{key}'")), "{e}");
+        assert!(!is_store_lost(&e), "trying again would not help");
+        r.finish();
+    }
+}
+
+#[test]
+fn who_claims_another_ones_rank_gets_none() {
+    let store = Memory::new();
+    let old = first(9, 2);
+    found(&store, "w", old.clone(), Instant::now() + LONG).unwrap();
+    // Same rank, another process: an epoch of its own imagination.
+    let imagined = View { members: Member::first(&[address(0), address(7)]), ..old.clone() };
+    let (me, known) = (address(7), Known::default());
+    let mut r = at(&store, wish(&me, Some((imagined, 1)), Some((1, 2))), &known);
+    assert!(r.run().is_err());
+    r.finish();
+    let gate = Gate::new(2);
+    std::thread::scope(|s| {
+        let other = s.spawn(|| call(&store, 1, Some((&old, 1)), Some((2, 2)), &[], &gate).unwrap());
+        let (view, rank) = call(&store, 0, Some((&old, 0)), Some((2, 2)), &[], &gate).unwrap();
+        assert_eq!((rank, processes(&view)), (0, vec![0, 1]));
+        assert_eq!(other.join().unwrap().1, 1);
+    });
+}
