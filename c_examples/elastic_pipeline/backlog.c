@@ -1,4 +1,4 @@
-/* Copies of the requests that are not answered yet, so that they can be sent once more when a replica dies. */
+/* Copies of the requests that are not answered yet, to be sent once more when a replica dies. */
 #include "pipeline.h"
 
 typedef struct {

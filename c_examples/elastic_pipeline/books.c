@@ -56,7 +56,8 @@ static void answer_came(Books* books, const Report* record) {
   ++tally->total;
   if (record->generation == 1) return;
   ++tally->replacement;
-  if (round->recovered_at != 0 || record->replica != round->replica || record->generation != round->generation) return;
+  if (round->recovered_at != 0 || record->replica != round->replica) return;
+  if (record->generation != round->generation) return;
   round->recovered_at = record->time_ns;
   tell(books, "the new stage2%c answered for the first time, %.1f ms after the kill", 'a' + record->replica,
        ms_since_kill(books, record->time_ns));
@@ -90,9 +91,13 @@ void books_enter(Books* books, const Report* record) {
            ms_since_kill(books, record->time_ns));
       break;
     case REPORT_REROUTED:
-      tell(books, "%s sends %lld requests %s, %.2f ms after the kill", who(record->role), (long long)record->value,
-           record->role == ROLE_LEADER ? "again, to those that are left" : "to the other replica",
-           ms_since_kill(books, record->time_ns));
+      if (record->role == ROLE_LEADER) {
+        tell(books, "the leader goes on with the others, %.2f ms after the kill; %lld requests once more",
+             ms_since_kill(books, record->time_ns), (long long)record->value);
+      } else {
+        tell(books, "stage 1 sends %lld requests of stage2%c to the other replica", (long long)record->value,
+             name);
+      }
       break;
     case REPORT_JOINED:
       tell(books, "%s is connected to the new stage2%c", who(record->role), name);
@@ -170,21 +175,22 @@ static void sum_up(double* times, int count, char* text, size_t size) {
 
 static void print_times(const Books* books) {
   const Round* first = &books->rounds[0];
+  const int count = books->round_count;
   char detected[64], recovered[64];
   double* times;
-  if (books->round_count == 1) {
+  if (count == 1) {
     printf("detected in %.2f ms, dip %.0f %%, recovered in %.0f ms\n",
            ms_between(first->killed_at, first->detected_at), dip(books, first),
            ms_between(first->killed_at, first->recovered_at));
     return;
   }
-  times = calloc((size_t)books->round_count, sizeof *times);
+  times = calloc((size_t)count, sizeof *times);
   REQUIRE(times != NULL);
-  for (int i = 0; i < books->round_count; ++i) times[i] = ms_between(first[i].killed_at, first[i].detected_at);
-  sum_up(times, books->round_count, detected, sizeof detected);
-  for (int i = 0; i < books->round_count; ++i) times[i] = ms_between(first[i].killed_at, first[i].recovered_at);
-  sum_up(times, books->round_count, recovered, sizeof recovered);
-  printf("%d rounds: detected in %s, recovered in %s\n", books->round_count, detected, recovered);
+  for (int i = 0; i < count; ++i) times[i] = ms_between(first[i].killed_at, first[i].detected_at);
+  sum_up(times, count, detected, sizeof detected);
+  for (int i = 0; i < count; ++i) times[i] = ms_between(first[i].killed_at, first[i].recovered_at);
+  sum_up(times, count, recovered, sizeof recovered);
+  printf("%d rounds: detected in %s, recovered in %s\n", count, detected, recovered);
   free(times);
 }
 
@@ -197,7 +203,8 @@ static void tell_answers(const Books* books) {
              (unsigned long long)tally->total);
     if (tally->replacement == 0) continue;
     const size_t end = strlen(text);
-    snprintf(text + end, sizeof text - end, " (%llu of them the new one)", (unsigned long long)tally->replacement);
+    snprintf(text + end, sizeof text - end, " (%llu of them the new one)",
+             (unsigned long long)tally->replacement);
   }
   tell(books, "answers: %s; dropped as repeated: %llu", text, (unsigned long long)books->duplicates);
 }

@@ -76,7 +76,8 @@ static Recovery recovery(const char* text) {
   for (int i = 0; text != NULL && i < RECOVER_COUNT; ++i) {
     if (strcmp(text, names[i]) == 0) return (Recovery)i;
   }
-  fprintf(stderr, "--recover needs rejoin, reform or grow, not \"%s\"; see --help\n", text == NULL ? "" : text);
+  fprintf(stderr, "--recover needs rejoin, reform or grow, not \"%s\"; see --help\n",
+          text == NULL ? "" : text);
   exit(2);
 }
 

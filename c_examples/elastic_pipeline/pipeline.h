@@ -10,11 +10,11 @@
  *
  * There are two other ways to recover:
  *
- *     --recover reform  The two arrows of a replica are one world of three: stage 1, the replica and stage 3. It
- *                       keeps its name, and everybody in it its rank: stage 1 and stage 3 reform it, and the
- *                       replacement takes the hole. See replicas.c.
- *     --recover grow    A leader and four replicas, all in one world, which is shrunk after a death, goes on, and is
- *                       grown when the replacement is there. See pool_leader.c.
+ *     --recover reform  The two arrows of a replica are one world of three: stage 1, the replica and stage 3.
+ *                       It keeps its name, and everybody in it its rank: stage 1 and stage 3 reform it, and
+ *                       the replacement takes the hole. See replicas.c.
+ *     --recover grow    A leader and four replicas, all in one world, which is shrunk after a death, goes on,
+ *                       and is grown when the replacement is there. See pool.h.
  *
  *     main.c        what the user wants, and what each process does
  *     supervisor.c  starts the processes, kills replicas, starts the replacements

@@ -28,6 +28,13 @@ void pool_grow(mwWorld_t* world, const mwUniqueId* id) {
   MW_CHECK(mwWorldGrow(*world, count + 1, id, &larger, NULL));
   MW_CHECK(mwWorldDestroy(*world));
   *world = larger;
+  pool_settle(larger);
+}
+
+void pool_settle(mwWorld_t world) {
+  mwResult_t result = mwBarrier(world, NULL);
+  /* Where this fails, so does the next receive. */
+  if (result != mwRemoteError) MW_CHECK(result);
 }
 
 void name_door(char* name, int replica, int generation) {

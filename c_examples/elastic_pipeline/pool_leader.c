@@ -1,4 +1,4 @@
-/* The leader of the one world: does the work of the leader and of stage 1, and decides when the world grows. */
+/* The leader of the one world: does the work of stage 1 as well, and decides when the world grows. */
 #include "pool.h"
 
 typedef struct {

@@ -12,6 +12,7 @@ static void knock(mwWorld_t* world, const Options* options) {
   link_await(&door, name, 1);
   MW_CHECK(link_recv(&door, &invitation, sizeof invitation));
   MW_CHECK(mwWorldInitRank(world, invitation.nranks, invitation.id, invitation.nranks - 1, &config));
+  pool_settle(*world);
   link_destroy(&door);
 }
 

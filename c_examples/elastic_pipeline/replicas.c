@@ -4,9 +4,9 @@
  * worlds, with the next number in their names.
  *
  * Reform: one world of three, which has the same name for ever. Its peers bring what they have of it to
- * mwWorldReform, and the replacement, which comes without a handle and may have waited there for long, takes the
- * rank that has become free. All three come out of the same epoch. A process that has other worlds calls it from
- * a thread (Joiner): it ends when all are there.
+ * mwWorldReform, and the replacement, which comes without a handle and may have waited there for long, takes
+ * the rank that has become free. All three come out with the same epoch. A process that has other worlds calls
+ * it from a thread (Joiner): it ends when all are there.
  */
 #include "pipeline.h"
 

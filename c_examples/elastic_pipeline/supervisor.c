@@ -83,13 +83,14 @@ static void kill_victim(Books* books) {
   }
 }
 
-/* Whether it is time for the kill of this round: they spread over the first half of the requests, or come as soon as
- * the last replacement works. */
+/* Whether it is time for the kill of this round: they spread over the first half of the requests, or come as
+ * soon as the last replacement works. */
 static int is_due(const Books* books) {
-  return books->answered >= books->requests * ((uint64_t)books->round + 1) / (2 * (uint64_t)books->round_count + 1);
+  const uint64_t round = (uint64_t)books->round, count = (uint64_t)books->round_count;
+  return books->answered >= books->requests * (round + 1) / (2 * count + 1);
 }
 
-/* Does what has to be done next in this round. Nothing any more when the end is near, where a replica would be killed
+/* Does what has to be done next in this round. Nothing any more when the end is near: a replica might be killed
  * that has been told to stop. */
 static void direct(Books* books, const Plan* plan) {
   Round* round = &books->rounds[books->round];
@@ -109,7 +110,8 @@ static int was_killed(const Books* books, const Identity* who, int status) {
   if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || who->role != ROLE_STAGE2) return 0;
   for (int i = 0; i < books->round_count; ++i) {
     const Round* round = &books->rounds[i];
-    if (round->killed_at != 0 && round->replica == who->replica && round->generation == who->generation + 1) return 1;
+    if (round->killed_at == 0 || round->replica != who->replica) continue;
+    if (round->generation == who->generation + 1) return 1;
   }
   return 0;
 }
