@@ -221,6 +221,16 @@ for client in vllm nccl4py; do
   fi
 done
 
+# The summary of several kills: none lost, none wrong.
+recovers() {
+  local last
+  last=$(build/examples/elastic_pipeline --rounds 3 --requests 4000 --quiet "$@" README.md) ||
+    { echo "$last"; return 1; }
+  echo "$last"
+  [[ $last == "requests 4000 ok 4000 lost 0 wrong 0, 3 rounds: "* ]]
+}
+export -f recovers
+
 for transport in shm tcp; do
   check "c_examples/nccl_unmodified $transport" env MW_TRANSPORT=$transport bash -c 'unmodified "$0"' "$drop_in"
   check "c_examples/mixed_backends over the doubles $transport" env MW_TRANSPORT=$transport \
@@ -236,6 +246,14 @@ for transport in shm tcp; do
   done
   check "c_examples/elastic_pipeline $transport" \
     env MW_TRANSPORT=$transport build/examples/elastic_pipeline --requests 3000 README.md
+  # Its other ways to recover, several times in a run: with a spare that waits, and with one that is only started.
+  [[ $transport == shm ]] && spare=--spare || spare=
+  for how in reform grow; do
+    # shellcheck disable=SC2086 # no word, or one
+    check "c_examples/elastic_pipeline $how $transport" env MW_TRANSPORT=$transport \
+      bash -c 'recovers "$@"' recovers --recover $how $spare
+    sed -n 's/^requests/    &/p' "$LOGS/c_examples-elastic_pipeline-$how-$transport.log"
+  done
   check "README quick start $transport" env MW_TRANSPORT=$transport \
     MW_STORE="tcp://127.0.0.1:$((20000 + RANDOM % 10000))" build/tests/quick_start
 done
@@ -333,12 +351,15 @@ export -f refuses
 check "elastic_pipeline refuses an unknown option" bash -c 'refuses --nonsense'
 check "elastic_pipeline refuses a bad number" bash -c 'refuses --requests twelve'
 check "elastic_pipeline refuses a missing number" bash -c 'refuses --requests'
+check "elastic_pipeline refuses an unknown recovery" bash -c 'refuses --recover prayer'
+check "elastic_pipeline refuses a missing recovery" bash -c 'refuses --recover'
+check "elastic_pipeline refuses no rounds" bash -c 'refuses --rounds 0'
 check "elastic_pipeline refuses a missing input" bash -c 'refuses /does/not/exist'
 
 # Ctrl-C ends the demonstration and everything it started, at once and with the signal's exit code.
 interrupted() {
   local pid code=0 start=$SECONDS mine process name group stat
-  build/examples/elastic_pipeline README.md &
+  build/examples/elastic_pipeline "$@" README.md &
   pid=$!
   sleep 2
   kill -INT $pid
@@ -354,6 +375,9 @@ interrupted() {
 }
 export -f interrupted
 check "elastic_pipeline ends with Ctrl-C" bash -c interrupted
+for how in reform grow; do
+  check "elastic_pipeline $how ends with Ctrl-C" bash -c 'interrupted "$@"' interrupted --recover $how --spare
+done
 
 # Memory errors and leaks. Under sanitizers the C tests are instrumented; of the library they see every
 # allocation, and LeakSanitizer whether anything still points to it. Threads and tables of the library live as

@@ -19,17 +19,7 @@ typedef struct {
   Joiner joiner;         /* brings the replacement */
 } Replica;
 
-/* A request that has not been answered as far as stage 1 knows. */
-typedef struct {
-  enum { EMPTY, QUEUED, SENT } state;
-  int replica;
-  Message message;
-} Slot;
-
 static Replica replicas[REPLICAS];
-static Slot slots[WINDOW];
-static uint64_t oldest; /* every id below is answered */
-static uint64_t newest; /* every id from here on has not come yet */
 
 static void replica_live(int index, const Link* link) {
   Replica* replica = &replicas[index];
@@ -41,26 +31,14 @@ static void replica_live(int index, const Link* link) {
 
 static void replica_died(int index) {
   Replica* replica = &replicas[index];
-  char name[MW_WORLD_NAME_BYTES];
-  int64_t rerouted = 0;
   report(REPORT_FAILURE, 0, index, replica->generation, 0);
   expect_failed_rank(replica->link.world, 1);
   MW_CHECK(mwRequestFree(replica->receiving));
-  link_abort(&replica->link);
   replica->receiving = NULL;
   replica->state = ABSENT;
-
-  for (uint64_t id = oldest; id < newest; ++id) {
-    Slot* slot = &slots[id % WINDOW];
-    if (slot->state != SENT || slot->replica != index) continue;
-    slot->state = QUEUED;
-    ++rerouted;
-  }
-  report(REPORT_REROUTED, 0, index, replica->generation, rerouted);
-
+  report(REPORT_REROUTED, 0, index, replica->generation, backlog_requeue(index));
   ++replica->generation;
-  name_upstream(name, index, replica->generation);
-  joiner_start(&replica->joiner, name);
+  joiner_start(&replica->joiner, upstream_renew, &replica->link, index, replica->generation);
 }
 
 /* A send that fails is no concern here: the posted receive of the same world fails too. */
@@ -72,31 +50,27 @@ static void send_to(Replica* replica, const Message* message) {
 /* Sends what is queued, oldest first, to the replicas in turn, as far as their credits reach. */
 static void dispatch(void) {
   static int turn;
-  for (uint64_t id = oldest; id < newest; ++id) {
-    Slot* slot = &slots[id % WINDOW];
+  const Message* message;
+  while ((message = backlog_next()) != NULL) {
     int tried = 0;
-    if (slot->state != QUEUED) continue;
     while (tried < REPLICAS && (replicas[turn].state != LIVE || replicas[turn].credits == 0)) {
       turn = (turn + 1) % REPLICAS;
       ++tried;
     }
     if (tried == REPLICAS) return;
-    slot->state = SENT;
-    slot->replica = turn;
+    backlog_sent(message->id, turn);
     --replicas[turn].credits;
-    send_to(&replicas[turn], &slot->message);
+    send_to(&replicas[turn], message);
     turn = (turn + 1) % REPLICAS;
   }
 }
 
-static void request_came(const Message* message) {
-  Slot* slot = &slots[message->id % WINDOW];
-  for (; oldest < message->completed; ++oldest) slots[oldest % WINDOW].state = EMPTY;
-  REQUIRE(message->id == newest && slot->state == EMPTY);
-  ++newest;
-  slot->message = *message;
-  model_embed(message->payload.text, slot->message.payload.values);
-  slot->state = QUEUED;
+static void request_came(Message* message) {
+  float values[DIM];
+  backlog_completed(message->completed);
+  model_embed(message->payload.text, values);
+  memcpy(message->payload.values, values, sizeof values);
+  backlog_add(message);
 }
 
 static void credit_came(int index) {
@@ -143,11 +117,9 @@ void run_stage1(void) {
   Link leader;
   link_join(&leader, "leader-stage1", 1);
   for (int i = 0; i < REPLICAS; ++i) {
-    char name[MW_WORLD_NAME_BYTES];
     Link link;
     replicas[i].generation = 1;
-    name_upstream(name, i, 1);
-    link_join(&link, name, 0);
+    upstream_join(&link, i);
     replica_live(i, &link);
   }
 

@@ -1,12 +1,27 @@
-/* A link is one end of a world of two processes. */
+/* A link is what one process has of a world: its handle, and whom it talks to there. */
 #include "pipeline.h"
 
 enum { JOIN_TIMEOUT_MS = 30000 };
 
-void link_join(Link* link, const char* name, int rank) {
+mwConfig_t link_config(void) {
   mwConfig_t config = MW_CONFIG_INITIALIZER;
   config.joinTimeoutMs = JOIN_TIMEOUT_MS;
+  return config;
+}
+
+void link_join(Link* link, const char* name, int rank) {
+  mwConfig_t config = link_config();
   MW_CHECK(mwWorldInit(&link->world, name, 2, rank, &config));
+  link->peer = 1 - rank;
+}
+
+void link_await(Link* link, const char* name, int rank) {
+  mwConfig_t config = link_config();
+  mwResult_t result;
+  do {
+    result = mwWorldInit(&link->world, name, 2, rank, &config);
+  } while (result == mwTimeout);
+  MW_CHECK(result);
   link->peer = 1 - rank;
 }
 
@@ -40,16 +55,19 @@ mwRequest_t link_post_send(Link* link, const void* data, size_t size) {
 
 static void* join_in_background(void* argument) {
   Joiner* joiner = argument;
-  link_join(&joiner->link, joiner->name, 0);
+  joiner->bring(&joiner->link, joiner->replica, joiner->generation);
   pthread_mutex_lock(&joiner->lock);
   joiner->joined = 1;
   pthread_mutex_unlock(&joiner->lock);
   return NULL;
 }
 
-void joiner_start(Joiner* joiner, const char* name) {
+void joiner_start(Joiner* joiner, Bring* bring, const Link* link, int replica, int generation) {
   REQUIRE(!joiner->running);
-  snprintf(joiner->name, sizeof joiner->name, "%s", name);
+  joiner->bring = bring;
+  joiner->link = *link;
+  joiner->replica = replica;
+  joiner->generation = generation;
   joiner->joined = 0;
   REQUIRE(pthread_mutex_init(&joiner->lock, NULL) == 0);
   REQUIRE(pthread_create(&joiner->thread, NULL, join_in_background, joiner) == 0);
@@ -67,12 +85,4 @@ int joiner_finished(Joiner* joiner, int wait, Link* link) {
   joiner->running = 0;
   *link = joiner->link;
   return 1;
-}
-
-void name_upstream(char* name, int replica, int generation) {
-  snprintf(name, MW_WORLD_NAME_BYTES, "stage1-stage2%c.%d", 'a' + replica, generation);
-}
-
-void name_downstream(char* name, int replica, int generation) {
-  snprintf(name, MW_WORLD_NAME_BYTES, "stage2%c-stage3.%d", 'a' + replica, generation);
 }

@@ -3,14 +3,10 @@
 
 void run_stage2(const Options* options) {
   static Message message, result;
-  char name[MW_WORLD_NAME_BYTES];
   Link upstream, downstream;
   Credit credit;
   memset(&credit, 0, sizeof credit);
-  name_upstream(name, options->replica, options->generation);
-  link_join(&upstream, name, 1);
-  name_downstream(name, options->replica, options->generation);
-  link_join(&downstream, name, 1);
+  replica_join(&upstream, &downstream, options->replica, options->generation);
   do {
     MW_CHECK(link_recv(&upstream, &message, sizeof message));
     result = message;
@@ -22,8 +18,7 @@ void run_stage2(const Options* options) {
     credit.id = message.id;
     MW_CHECK(link_send(&upstream, &credit, sizeof credit));
   } while (message.kind == MESSAGE_REQUEST);
-  link_destroy(&downstream);
-  link_destroy(&upstream);
+  replica_leave(&upstream, &downstream);
 }
 
 typedef struct {
@@ -44,13 +39,10 @@ static void source_live(Source* source, const Link* link) {
 
 static void source_died(int index) {
   Source* source = &sources[index];
-  char name[MW_WORLD_NAME_BYTES];
   report(REPORT_FAILURE, 0, index, source->generation, 0);
   expect_failed_rank(source->link.world, 1);
-  link_abort(&source->link);
   ++source->generation;
-  name_downstream(name, index, source->generation);
-  joiner_start(&source->joiner, name);
+  joiner_start(&source->joiner, downstream_renew, &source->link, index, source->generation);
 }
 
 /* Takes in replacements whose world stands by now; with `wait`, when it does. */
@@ -90,11 +82,9 @@ void run_stage3(void) {
   static Message stop;
   Link leader;
   for (int i = 0; i < REPLICAS; ++i) {
-    char name[MW_WORLD_NAME_BYTES];
     Link link;
     sources[i].generation = 1;
-    name_downstream(name, i, 1);
-    link_join(&link, name, 0);
+    downstream_join(&link, i);
     source_live(&sources[i], &link);
   }
   link_join(&leader, "stage3-leader", 1);
