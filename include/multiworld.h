@@ -247,7 +247,8 @@ typedef struct {
   const char *store;
   // MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
   const char *transport;
-  // MW_IFNAME: which interfaces to use, in the syntax of NCCL_SOCKET_IFNAME.
+  // MW_IFNAME: which interfaces to use, in the syntax of NCCL_SOCKET_IFNAME. Of these a process uses the one that
+  // leads to the store, else the first.
   const char *ifname;
   // MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16
   // bytes.

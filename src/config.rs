@@ -8,7 +8,7 @@
 //! | `MW_ETCD_CERT`, `MW_ETCD_KEY` | files with the certificate and the key that are shown to it | none |
 //! | `MW_BACKEND` | `host` or `nccl` (`auto` is `host`) | `host` |
 //! | `MW_TRANSPORT` | `auto`, `shm` or `tcp` | `auto` |
-//! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME` | every one that is up |
+//! | `MW_IFNAME` | interfaces, in the syntax of `NCCL_SOCKET_IFNAME`; of these the one that leads to the store | every one that is up |
 //! | `MW_TCP_CONGESTION` | congestion control of data connections, such as `cubic` | the system's |
 //! | `MW_SECRET` | secret of named worlds, at least 16 bytes | none |
 //! | `MW_SECRET_FILE` | file that holds it; one newline at its end is not part of it | none |

@@ -45,6 +45,15 @@ check documentation env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --quiet --worksp
 
 have etcd || skip "stores in etcd, among cargo's tests" "etcd is not installed"
 have openssl || skip "etcd through TLS, among cargo's tests" "openssl is not installed"
+why=
+if ! have ip; then
+  why="ip is not installed"
+elif [ ! -e /dev/net/tun ]; then
+  why="there is no /dev/net/tun"
+elif ! unshare --net true 2>/dev/null; then
+  why="making network namespaces takes root"
+fi
+[ -z "$why" ] || skip "worlds between machines, among cargo's tests" "$why"
 check "clippy without etcd" "$CARGO" clippy --quiet -p multiworld --no-default-features --lib --tests -- -D warnings
 
 # Rust tests are counted by cargo.

@@ -36,7 +36,8 @@ pub struct mwConfig_t {
     pub store: *const c_char,
     /// MW_TRANSPORT: "auto" (default), "shm" (shared memory only) or "tcp".
     pub transport: *const c_char,
-    /// MW_IFNAME: which interfaces to use, in the syntax of NCCL_SOCKET_IFNAME.
+    /// MW_IFNAME: which interfaces to use, in the syntax of NCCL_SOCKET_IFNAME. Of these a process uses the one that
+    /// leads to the store, else the first.
     pub ifname: *const c_char,
     /// MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16
     /// bytes.

@@ -149,10 +149,16 @@ impl Health {
         self.left.contains(&rank)
     }
 
-    /// Takes in what another member says. Its word that a member has failed counts even if that member took its leave
-    /// here: it died before it had told everybody, and all must agree on who has failed.
-    pub fn hear_from(&mut self, news: &News) -> Verdict {
+    /// Takes in what a process says that has these ranks. Its word that a member has failed counts even if that member
+    /// took its leave here: it died before it had told everybody, and all must agree on who has failed. But who has
+    /// failed has no voice: who was cut off has lost all the others, and says so as soon as it is heard again, when they
+    /// have only lost it.
+    pub fn hear_from(&mut self, from: &[u32], news: &News) -> Verdict {
         if let News::Failed { rank, .. } = news {
+            let has_failed = from.iter().all(|r| self.failed.contains_key(r));
+            if has_failed && !from.contains(rank) {
+                return Verdict::default();
+            }
             self.left.remove(rank);
         }
         self.hear(news)
@@ -278,7 +284,7 @@ mod tests {
             News::Broken { code: Code::UnhandledCuda, culprit: Some(0), text: "it must restart".into() };
         let (mut own, mut other) = (Health::new("w", 0, 2), Health::new("w", 1, 2));
         assert_eq!(own.hear_own(&news, Extent::Process).ends.map(|e| e.extent), Some(Extent::Process));
-        assert_eq!(other.hear_from(&news).ends.map(|e| e.extent), Some(Extent::World));
+        assert_eq!(other.hear_from(&[0], &news).ends.map(|e| e.extent), Some(Extent::World));
         assert_eq!(own.error().map(|e| e.extent), Some(Extent::Process));
         assert!(own.hear_own(&news, Extent::Process).ends.is_none());
     }
@@ -311,9 +317,22 @@ mod tests {
     fn who_died_while_leaving_has_failed_for_all() {
         let mut h = Health::new("w", 0, 3);
         h.hear(&News::Left { rank: 1 });
-        assert_eq!(h.hear_from(&failed(1)).notice, Some(Notice::RankFailed(1)));
+        assert_eq!(h.hear_from(&[2], &failed(1)).notice, Some(Notice::RankFailed(1)));
         assert_eq!((h.failed(), h.state()), (vec![1], State::Broken));
-        assert_eq!(h.hear_from(&failed(1)), Verdict::default());
+        assert_eq!(h.hear_from(&[2], &failed(1)), Verdict::default());
+    }
+
+    #[test]
+    fn who_was_cut_off_has_no_voice() {
+        let mut h = Health::new("w", 0, 4);
+        h.hear(&failed(2));
+        for others in [0, 1, 3] {
+            assert_eq!(h.hear_from(&[2], &failed(others)), Verdict::default());
+        }
+        // One of a process's ranks has aborted; the process goes on.
+        assert_eq!(h.hear_from(&[2, 3], &failed(1)).notice, Some(Notice::RankFailed(1)));
+        assert_eq!(h.hear_from(&[3], &failed(3)).notice, Some(Notice::RankFailed(3)));
+        assert_eq!(h.failed(), [1, 2, 3]);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 pub struct Liveness {
     last_heard: Instant,
     beat: u64,
+    last_answered: Instant,
+    answered: u64,
 }
 
 impl Liveness {
     /// A peer that was heard just now.
     pub fn new(now: Instant) -> Liveness {
-        Liveness { last_heard: now, beat: 0 }
+        Liveness { last_heard: now, beat: 0, last_answered: now, answered: 0 }
     }
 
     /// A message arrived.
@@ -28,6 +30,20 @@ impl Liveness {
         }
     }
 
+    /// Of the bytes that were sent to it so far, its machine has acknowledged so many; `waiting` others are on their way.
+    pub fn answered(&mut self, bytes: u64, waiting: u64, now: Instant) {
+        if bytes != self.answered || waiting == 0 {
+            self.answered = bytes;
+            self.last_answered = self.last_answered.max(now);
+        }
+    }
+
+    /// How long nothing that was sent has arrived there, although something is on its way: a peer that is heard, but does
+    /// not hear, is lost all the same.
+    pub fn deafness(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_answered)
+    }
+
     /// How long nothing was heard.
     pub fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_heard)
@@ -37,6 +53,7 @@ impl Liveness {
     pub fn excuse(&mut self, lag: Duration, now: Instant) {
         // Not into the future: who was heard just now must not be excused for the time to come.
         self.last_heard = self.last_heard.max(now.min(self.last_heard + lag));
+        self.last_answered = self.last_answered.max(now.min(self.last_answered + lag));
     }
 }
 
@@ -79,6 +96,23 @@ mod tests {
         l.heard(t + 600 * MS);
         l.heard(t + 100 * MS);
         assert_eq!(l.silence(t + 600 * MS), Duration::ZERO, "an old message does not turn back time");
+    }
+
+    #[test]
+    fn who_does_not_hear_is_noticed_by_what_does_not_arrive() {
+        let t = Instant::now();
+        let mut l = Liveness::new(t);
+        l.answered(10, 5, t + 100 * MS);
+        assert_eq!(l.deafness(t + 100 * MS), Duration::ZERO);
+        l.answered(10, 10, t + 200 * MS);
+        l.heard(t + 200 * MS);
+        assert_eq!(l.deafness(t + 300 * MS), 200 * MS, "what is heard is no answer");
+        l.answered(15, 10, t + 400 * MS);
+        assert_eq!(l.deafness(t + 400 * MS), Duration::ZERO, "slow, but it arrives");
+        l.answered(15, 0, t + 900 * MS);
+        assert_eq!(l.deafness(t + 900 * MS), Duration::ZERO, "nothing is on its way");
+        l.excuse(500 * MS, t + 1500 * MS);
+        assert_eq!(l.deafness(t + 1500 * MS), 100 * MS);
     }
 
     #[test]

@@ -34,6 +34,17 @@ pub fn known(address: &str, secret: &Secret) -> Option<Arc<dyn Store>> {
     }
 }
 
+/// Where a store is, for who wants to know which of this machine's addresses leads there. What is wrong with its address
+/// is found out by whoever goes there.
+pub fn whereabouts(address: &str, deadline: Instant) -> Option<IpAddr> {
+    let (host, port) = match Address::parse(address).ok()? {
+        Address::Tcp { host, port } => (host, port),
+        Address::Etcd(cluster) => cluster.endpoints.into_iter().next()?,
+        Address::File(_) => return None,
+    };
+    Some(socket::resolve(&host, port, deadline).ok()?.first()?.ip())
+}
+
 /// Stores of other kinds, by address.
 static OPEN: Mutex<BTreeMap<String, Arc<dyn Store>>> = Mutex::new(BTreeMap::new());
 

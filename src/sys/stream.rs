@@ -65,6 +65,14 @@ pub fn discard(fd: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
     retry(|| unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), limit, flags) })
 }
 
+/// How many of the bytes that were sent over a TCP socket the other machine has not acknowledged yet.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: the request, also known as SIOCOUTQ, writes an int, for which there is room during the call.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(waiting).unwrap_or(0)) }
+}
+
 /// Chooses the congestion control of a TCP socket by the kernel's name for it, such as `cubic` or `bbr`.
 pub fn set_congestion(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())

@@ -4,8 +4,8 @@ use super::message::Message;
 use crate::fault::liveness::Liveness;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock};
-use crate::sys::fdpass;
 use crate::sys::robust::Watch;
+use crate::sys::{fdpass, stream};
 use crate::types::{HostId, ProcessId};
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +23,16 @@ struct Outgoing {
     fds: Vec<OwnedFd>,
 }
 
+/// What goes out.
+#[derive(Default)]
+struct Out {
+    queue: VecDeque<Outgoing>,
+    /// Bytes in the queue.
+    len: usize,
+    /// Bytes that the kernel has taken.
+    taken: u64,
+}
+
 /// See the module's documentation.
 pub struct Link {
     /// The process at the other end.
@@ -32,7 +42,7 @@ pub struct Link {
     /// Name in the watchdog's epoll set.
     pub token: u64,
     socket: OwnedFd,
-    out: Mutex<(VecDeque<Outgoing>, usize)>,
+    out: Mutex<Out>,
     input: Mutex<(Vec<u8>, VecDeque<OwnedFd>)>,
     /// Held while what came in is acted upon, so that news is heard in the order it was sent.
     pub hearing: Mutex<()>,
@@ -66,7 +76,7 @@ impl Link {
             host,
             token,
             socket,
-            out: Mutex::new((VecDeque::new(), 0)),
+            out: Mutex::default(),
             input: Mutex::new((Vec::new(), VecDeque::new())),
             hearing: Mutex::new(()),
             liveness: Mutex::new(Liveness::new(Instant::now())),
@@ -89,12 +99,12 @@ impl Link {
         }
         let bytes = message.encode();
         let mut out = self.out.lock();
-        if out.1 + bytes.len() > MAX_BACKLOG {
+        if out.len + bytes.len() > MAX_BACKLOG {
             tracing::debug!("control link to {:?}: too much unread, dropping {message:?}", self.peer);
             return true;
         }
-        out.1 += bytes.len();
-        out.0.push_back(Outgoing { bytes, sent: 0, fds });
+        out.len += bytes.len();
+        out.queue.push_back(Outgoing { bytes, sent: 0, fds });
         Link::push(&self.socket, &mut out)
     }
 
@@ -103,25 +113,35 @@ impl Link {
         Link::push(&self.socket, &mut self.out.lock())
     }
 
-    fn push(socket: &OwnedFd, out: &mut (VecDeque<Outgoing>, usize)) -> bool {
-        while let Some(first) = out.0.front_mut() {
+    /// Takes note of how much of what was sent has arrived at the peer's machine, for a peer on another one.
+    pub fn heed_answers(&self, now: Instant) {
+        let out = self.out.lock();
+        // An end of the connection is found out by reading from it.
+        let Ok(waiting) = stream::unacknowledged(self.socket.as_fd()) else { return };
+        let waiting = waiting as u64;
+        self.liveness.lock().answered(out.taken.saturating_sub(waiting), waiting, now);
+    }
+
+    fn push(socket: &OwnedFd, out: &mut Out) -> bool {
+        while let Some(first) = out.queue.front_mut() {
             let rest = first.bytes.get(first.sent..).unwrap_or_default();
             let fds: Vec<_> = first.fds.iter().map(|f| f.as_fd()).collect();
             match fdpass::send(socket.as_fd(), rest, &fds) {
                 Ok(n) => {
                     first.sent += n;
                     first.fds.clear();
-                    out.1 = out.1.saturating_sub(n);
+                    out.len = out.len.saturating_sub(n);
+                    out.taken += n as u64;
                     if first.sent == first.bytes.len() {
-                        out.0.pop_front();
+                        out.queue.pop_front();
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 // The reading side finds out why.
                 Err(_) => {
-                    out.0.clear();
-                    out.1 = 0;
+                    out.queue.clear();
+                    out.len = 0;
                     return false;
                 }
             }
@@ -131,7 +151,7 @@ impl Link {
 
     /// Whether something waits to be sent.
     pub fn has_backlog(&self) -> bool {
-        self.open.load(Ordering::Relaxed) && !self.out.lock().0.is_empty()
+        self.open.load(Ordering::Relaxed) && !self.out.lock().queue.is_empty()
     }
 
     /// Descriptors that wait for their message.

@@ -36,7 +36,7 @@ use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
 use link::Link;
 use message::{Handout, Message};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -146,6 +146,14 @@ pub struct Watchdog {
 impl Watchdog {
     /// This process's watchdog; started by the first call, listening as `ifname` says.
     pub fn get(ifname: Option<&str>) -> Result<&'static Arc<Watchdog>> {
+        Watchdog::get_toward(ifname, || None)
+    }
+
+    /// The same; if it is the first call, it listens where this machine speaks to `peer`, as far as `ifname` allows.
+    pub fn get_toward(
+        ifname: Option<&str>,
+        peer: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<&'static Arc<Watchdog>> {
         static ONE: OnceLock<Arc<Watchdog>> = OnceLock::new();
         static STARTING: Mutex<()> = Mutex::new(());
         if process::is_forked() {
@@ -158,18 +166,18 @@ impl Watchdog {
         if let Some(w) = ONE.get() {
             return Ok(w);
         }
-        let w = Watchdog::start(ifname)?;
+        let w = Watchdog::start(ifname, peer())?;
         Ok(ONE.get_or_init(|| w))
     }
 
-    fn start(ifname: Option<&str>) -> Result<Arc<Watchdog>> {
+    fn start(ifname: Option<&str>, peer: Option<IpAddr>) -> Result<Arc<Watchdog>> {
         let facilities = Facilities::get();
         let system = |what: &'static str| move |e: std::io::Error| Error::system(what, &e);
         let mut id = [0; 16];
         auth::fill_random(&mut id)?;
         let mut host = [0; 16];
         host.copy_from_slice(&auth::derive(&Secret(Vec::new()), "host", &process::host_identity()).0[..16]);
-        let ip = interfaces::choose(ifname)?;
+        let ip = interfaces::choose(ifname, peer)?;
         let tcp = socket::listen_tcp(SocketAddr::new(ip, 0), BACKLOG).map_err(system("listening"))?;
         let address = Address {
             process: ProcessId(id),

@@ -18,6 +18,8 @@ const RELAXED: Duration = Duration::from_secs(1);
 const ATTENTIVE: Duration = Duration::from_millis(100);
 /// Tick of a library that is built to measure what ticks cost.
 const NEVER: Duration = Duration::from_secs(1 << 20);
+/// Being out of touch with a peer on another machine, with which there is no world, after which the link to it goes.
+const ABANDONED: Duration = Duration::from_secs(3);
 /// Shortest tick.
 const SHORTEST: Duration = Duration::from_millis(2);
 
@@ -99,14 +101,23 @@ fn tick(w: &Watchdog, now: Instant, late: Duration) {
             link.liveness.lock().beat(watch.heartbeat(), now);
         } else {
             w.send(&link, &Message::Heartbeat, Vec::new());
+            if link.host != w.address.host {
+                link.heed_answers(now);
+            }
         }
-        let silence = {
+        let (silence, deafness) = {
             let mut l = link.liveness.lock();
             l.excuse(late, now);
-            l.silence(now)
+            (l.silence(now), l.deafness(now))
         };
-        if strictest.is_some_and(|limit| silence >= limit) {
-            accuse(w, &link, silence);
+        let deafness = if link.host == w.address.host { Duration::ZERO } else { deafness };
+        let lost = silence.max(deafness);
+        if lost >= strictest.map_or(ABANDONED, |limit| limit.min(ABANDONED)) {
+            let reason = match silence >= deafness {
+                true => format!("no sign of life for {} ms", silence.as_millis()),
+                false => format!("nothing sent to it has arrived for {} ms", deafness.as_millis()),
+            };
+            accuse(w, &link, lost, &reason);
         }
     }
     if w.suspicions.swap(false, Ordering::AcqRel) {
@@ -117,17 +128,18 @@ fn tick(w: &Watchdog, now: Instant, late: Duration) {
     }
 }
 
-/// Worlds that do not tolerate this much silence lose the peer; others keep it.
-fn accuse(w: &Watchdog, link: &Link, silence: Duration) {
-    let strict: Vec<_> = {
-        let members = w.members.read();
-        members
-            .iter()
-            .filter(|m| silence >= m.heartbeat_timeout() && m.includes(&link.peer))
-            .cloned()
-            .collect()
-    };
-    for m in strict {
-        m.process_failed(&link.peer, &format!("no sign of life for {} ms", silence.as_millis()), true);
+/// Worlds that do not tolerate being out of touch for so long lose the peer; others keep it. When none is left that does,
+/// the connection to another machine goes as well: TCP would try again after ever longer pauses, in which a new world of
+/// the same processes would find a dead link.
+fn accuse(w: &Watchdog, link: &Link, lost: Duration, reason: &str) {
+    let sharing = w.has_members_in(&link.peer);
+    let (strict, lenient): (Vec<_>, Vec<_>) =
+        sharing.into_iter().partition(|m| lost >= m.heartbeat_timeout());
+    for m in &strict {
+        m.process_failed(&link.peer, reason, true);
+    }
+    let is_over = lenient.is_empty() && (!strict.is_empty() || lost >= ABANDONED);
+    if is_over && link.host != w.address.host {
+        w.process_died(link, reason, true);
     }
 }

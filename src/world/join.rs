@@ -64,6 +64,12 @@ pub(super) fn world_secret(base: &Secret, world: &WorldId) -> Secret {
     auth::derive(base, "world", &world.0)
 }
 
+/// This process's watchdog, which listens where the store can be reached from: the others can reach that as well.
+pub(super) fn watchdog(config: &Config, deadline: Instant) -> Result<&'static Arc<Watchdog>> {
+    let soon = deadline.min(Instant::now() + PATIENCE);
+    Watchdog::get_toward(config.ifname.as_deref(), || hosting::whereabouts(config.store.as_deref()?, soon))
+}
+
 /// The configured store. With `host` this process becomes it where nobody else is.
 pub(super) fn reach_store(
     w: &Watchdog,
@@ -90,7 +96,7 @@ impl World {
         check_name(name)?;
         let (nranks, rank) = check_ranks(nranks, rank)?;
         let deadline = Instant::now() + config.join_timeout;
-        let w = Watchdog::get(config.ifname.as_deref())?;
+        let w = watchdog(config, deadline)?;
         if nranks == 1 && config.store.is_none() {
             return World::alone(name, w, config, deadline);
         }
@@ -107,7 +113,7 @@ impl World {
         let (nranks, rank) = check_ranks(nranks, rank)?;
         let ticket = Ticket::decode(id)?;
         let deadline = Instant::now() + config.join_timeout;
-        let w = Watchdog::get(config.ifname.as_deref())?;
+        let w = Watchdog::get_toward(config.ifname.as_deref(), || Some(ticket.store.ip()))?;
         let store = hosting::reach_id(&ticket, deadline)?;
         let key: String = ticket.key.0.iter().map(|b| format!("{b:02x}")).collect();
         let name = format!("id-{}", &key[..8]);
@@ -147,8 +153,11 @@ impl World {
     /// A new unique id, at a store in this process.
     pub fn unique_id(config: &Config) -> Result<UniqueId> {
         // Also notices a forked process.
-        Watchdog::get(config.ifname.as_deref())?;
-        let ip = interfaces::choose(config.ifname.as_deref())?;
+        let w = watchdog(config, Instant::now() + config.join_timeout)?;
+        let ip = match config.ifname.as_deref() {
+            Some(spec) => interfaces::choose(Some(spec), None)?,
+            None => w.address().tcp.ip(),
+        };
         Ok(hosting::new_id(ip)?.encode())
     }
 

@@ -326,14 +326,15 @@ impl Member for Watched {
         if !self.includes(from) {
             return;
         }
+        let speakers: Vec<u32> = self.0.ranks_of(from).collect();
         // Nobody speaks for another process about leaving.
         if let News::Left { rank } = news
-            && !self.0.ranks_of(from).any(|r| r == *rank)
+            && !speakers.contains(rank)
         {
             return;
         }
         // No more than that on the watchdog's thread: whoever waits for a member that has left is woken, and finds out.
-        self.0.digest(news, Health::hear_from);
+        self.0.digest(news, |health, news| health.hear_from(&speakers, news));
     }
 
     fn compare(&self, from: &ProcessId, rank: u32, call: &Fingerprint) {

@@ -1,6 +1,6 @@
 //! The next epoch of a named world, for its survivors and for newcomers.
 
-use super::join::{MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, world_secret};
+use super::join::{MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, watchdog, world_secret};
 use super::{State, World};
 use crate::config::Config;
 use crate::error::{Code, Error, Extent, Result};
@@ -126,7 +126,7 @@ impl World {
         check_name(name)?;
         let bounds = size.bounds(name, old.is_some())?;
         let deadline = Instant::now() + config.join_timeout;
-        let w = Watchdog::get(config.ifname.as_deref())?;
+        let w = watchdog(config, deadline)?;
         let (secret, from) = match old {
             Some(old) => {
                 let origin = old.origin()?;
