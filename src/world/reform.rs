@@ -1,6 +1,6 @@
 //! The next epoch of a named world, for its survivors and for newcomers.
 
-use super::join::{MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, world_secret};
+use super::join::{MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, reachable, world_secret};
 use super::{State, World};
 use crate::config::Config;
 use crate::error::{Code, Error, Extent, Result};
@@ -137,7 +137,7 @@ impl World {
         let around = Around { w, old: old.map(|old| &**old), secret: &secret, admitted: RefCell::default() };
         let wish = Wish {
             name,
-            address: w.address(),
+            address: reachable(w, config, &secret, deadline)?,
             from,
             bounds,
             newcomers: config.reform_wait,
