@@ -156,6 +156,12 @@ impl Door<'_> {
     }
 
     fn greet(&mut self, mut stream: Stream) {
+        // Members of another user come by TCP: they count as on another machine.
+        if let Stream::Unix(s) = &stream
+            && !matches!(socket::is_trusted_user(s), Ok(true))
+        {
+            return self.say("it belongs to another user");
+        }
         if self.pending.len() >= HALF_OPEN
             && let Some((&oldest, _)) = self.pending.iter().next()
         {

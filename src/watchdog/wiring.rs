@@ -13,6 +13,7 @@ use crate::sys::{sleeper, socket};
 use crate::types::{Address, HostId, ProcessId, Secret, WorldId};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 impl Watchdog {
@@ -147,7 +148,7 @@ impl Watchdog {
         let gone = || find_gone(to, same_host);
         let socket: OwnedFd = if same_host {
             let name = unix_name(&to.process);
-            knock.until(deadline, give_up, |soon| socket::connect_abstract(&name, soon), gone)?.into()
+            knock.until(deadline, give_up, |soon| connect_unix(&name, soon), gone)?.into()
         } else {
             knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), gone)?.into()
         };
@@ -229,6 +230,18 @@ impl Watchdog {
             give_up()?;
             pause(&self.handouts_changed, &mut handouts, deadline, "word from rank 0")?;
         }
+    }
+}
+
+/// Connects to the process of this user that has this name: whoever else listens there only pretends to be it.
+fn connect_unix(name: &[u8], deadline: Instant) -> Result<UnixStream> {
+    let stream = socket::connect_abstract(name, deadline)?;
+    match socket::is_trusted_user(&stream) {
+        Ok(true) => Ok(stream),
+        Ok(false) => {
+            Err(Error::new(Code::Unauthorized, Extent::Operation, "its socket belongs to another user"))
+        }
+        Err(e) => Err(Error::system("asking whose a socket is", &e)),
     }
 }
 
