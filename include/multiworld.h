@@ -251,7 +251,8 @@ typedef struct {
   // leads to the store, else the first.
   const char *ifname;
   // MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16
-  // bytes.
+  // bytes. Without one, a named world has to stay on this machine (its store on loopback or in a directory), unless
+  // MW_INSECURE=1 lets everybody in who reaches the store.
   const char *secret;
   // MW_TIMEOUT_MS: deadline of every operation, default 600000.
   int timeoutMs;

@@ -12,6 +12,7 @@
 //! | `MW_TCP_CONGESTION` | congestion control of data connections, such as `cubic` | the system's |
 //! | `MW_SECRET` | secret of named worlds, at least 16 bytes | none |
 //! | `MW_SECRET_FILE` | file that holds it; one newline at its end is not part of it | none |
+//! | `MW_INSECURE` | `1`: named worlds without a secret may reach beyond this machine | `0` |
 //! | `MW_TIMEOUT_MS` | deadline of every operation | 600000 |
 //! | `MW_JOIN_TIMEOUT_MS` | deadline of joining | 60000 |
 //! | `MW_REFORM_WAIT_MS` | how long a reform waits for more members when there are enough | 500 |
@@ -81,6 +82,8 @@ pub struct Config {
     pub congestion: Option<String>,
     /// The secret of named worlds.
     pub secret: Option<Secret>,
+    /// Whether named worlds without a secret may reach beyond this machine.
+    pub insecure: bool,
     /// Deadline of every operation.
     pub timeout: Duration,
     /// Deadline of joining.
@@ -205,6 +208,7 @@ impl Config {
                 Some(secret) => Some(long_enough("config.secret", secret.clone())?),
                 None => secret(env)?,
             },
+            insecure: insecure(env)?,
             timeout: timeout.resolve(over.timeout_ms, 600_000, env)?.0,
             join_timeout: join.resolve(over.join_timeout_ms, 60_000, env)?.0,
             reform_wait: reform.resolve(over.reform_wait_ms, 500, env)?.0,
@@ -383,6 +387,14 @@ fn secret(env: Env) -> Result<Option<Secret>> {
             }
             long_enough("MW_SECRET_FILE", Secret(bytes)).map(Some)
         }
+    }
+}
+
+fn insecure(env: Env) -> Result<bool> {
+    match variable(env, "MW_INSECURE")?.as_deref() {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(Error::argument(format!("MW_INSECURE: '{other}' is neither '0' nor '1'"))),
     }
 }
 

@@ -22,6 +22,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T>) -> String {
 fn nothing_set_gives_the_defaults() {
     let config = with(&[("MW_STORE", ""), ("MW_SECRET", "")], &Overrides::default()).unwrap();
     assert_eq!((config.store, config.ifname, config.secret), (None, None, None));
+    assert!(!config.insecure);
     assert_eq!(config.transport, TransportChoice::Auto);
     assert_eq!(config.timeout, Duration::from_secs(600));
     assert_eq!(config.join_timeout, Duration::from_secs(60));
@@ -37,6 +38,7 @@ fn the_caller_wins_over_the_environment() {
         ("MW_TIMEOUT_MS", "5"),
         ("MW_JOIN_TIMEOUT_MS", "7"),
         ("MW_SECRET", "0123456789abcdef"),
+        ("MW_INSECURE", "1"),
     ];
     let over = Overrides {
         store: Some("tcp://b:2".into()),
@@ -49,6 +51,7 @@ fn the_caller_wins_over_the_environment() {
     assert_eq!(config.transport, TransportChoice::Tcp);
     assert_eq!((config.timeout, config.join_timeout), (Duration::from_millis(6), Duration::from_millis(7)));
     assert_eq!(config.secret, Some(Secret(b"0123456789abcdef".to_vec())));
+    assert!(config.insecure);
 }
 
 #[test]
@@ -71,6 +74,7 @@ fn a_wrong_value_is_named() {
         ("MW_TIMEOUT_MS", "99999999999", "MW_TIMEOUT_MS: '99999999999' is not a number of milliseconds"),
         ("MW_JOIN_TIMEOUT_MS", "0", "MW_JOIN_TIMEOUT_MS: 0 ms is not greater than 0"),
         ("MW_TRANSPORT", "ib", "MW_TRANSPORT: 'ib' is none of 'auto', 'shm', 'tcp'"),
+        ("MW_INSECURE", "yes", "MW_INSECURE: 'yes' is neither '0' nor '1'"),
         ("MW_SECRET", "short", "MW_SECRET: 5 bytes are too few, a secret has 16"),
         (
             "MW_HEARTBEAT_TIMEOUT_MS",

@@ -104,6 +104,11 @@ pub fn no_secret() -> Secret {
     Secret(b"multiworld without a secret".to_vec())
 }
 
+/// Whether that is what stands in where no secret is configured.
+pub fn is_no_secret(secret: &Secret) -> bool {
+    *secret == no_secret()
+}
+
 /// Fills `out` from the kernel's generator.
 pub fn fill_random(out: &mut [u8]) -> Result<()> {
     getrandom::fill(out)

@@ -40,7 +40,8 @@ pub struct mwConfig_t {
     /// leads to the store, else the first.
     pub ifname: *const c_char,
     /// MW_SECRET, or the content of the file MW_SECRET_FILE: what members of named worlds share, at least 16
-    /// bytes.
+    /// bytes. Without one, a named world has to stay on this machine (its store on loopback or in a directory), unless
+    /// MW_INSECURE=1 lets everybody in who reaches the store.
     pub secret: *const c_char,
     /// MW_TIMEOUT_MS: deadline of every operation, default 600000.
     pub timeoutMs: c_int,

@@ -73,6 +73,21 @@ pub fn reach_any(address: &str, secret: &Secret, host: bool, deadline: Instant) 
     Ok(Reached { store, session: None })
 }
 
+/// Whether all that `address` may mean lies on this machine: loopback, or a directory.
+pub fn is_local(address: &str, deadline: Instant) -> Result<bool> {
+    let endpoints = match Address::parse(address)? {
+        Address::File(_) => return Ok(true),
+        Address::Tcp { host, port } => vec![(host, port)],
+        Address::Etcd(cluster) => cluster.endpoints,
+    };
+    for (host, port) in endpoints {
+        if !socket::resolve(&host, port, deadline)?.iter().all(|a| a.ip().is_loopback()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A connection to the store at `address` (`tcp://host:port`). With `host`, this process becomes the store when
 /// nobody listens there and the address is its own; otherwise it waits until somebody does. Also answers whether the
 /// connection is new, be it that the client has made it by itself.

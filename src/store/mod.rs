@@ -34,7 +34,7 @@ pub mod server;
 pub mod state;
 pub mod wire;
 
-pub use address::{Address, Cluster, open, parse_address};
+pub use address::{Address, Cluster, open, parse_address, shown};
 pub use client::Client;
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;

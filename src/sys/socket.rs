@@ -225,6 +225,13 @@ pub fn peer_credentials(stream: &UnixStream) -> io::Result<Credentials> {
     Ok(Credentials { pid: cred.pid, uid: cred.uid, gid: cred.gid })
 }
 
+/// Whether the other end belongs to this process's user, or to root. The kernel answers, from when the other end
+/// connected or began to listen.
+pub fn is_trusted_user(stream: &UnixStream) -> io::Result<bool> {
+    let theirs = peer_credentials(stream)?.uid;
+    Ok(theirs == 0 || theirs == super::process::euid())
+}
+
 /// Makes the kernel ask an idle peer for a sign of life after `idle`, three times, and close the connection
 /// when none comes.
 pub fn set_keepalive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
@@ -329,6 +336,7 @@ mod tests {
         let server = accept_unix(&listener).unwrap().unwrap();
         assert_eq!(peer_credentials(&server).unwrap().pid, std::process::id() as i32);
         assert_eq!(peer_credentials(&client).unwrap(), peer_credentials(&server).unwrap());
+        assert!(is_trusted_user(&client).unwrap() && is_trusted_user(&server).unwrap());
         assert!(cloexec(&listener) && cloexec(&client) && cloexec(&server));
         assert!(!is_deserted_abstract(name.as_bytes()));
         drop(listener);

@@ -29,6 +29,9 @@ const QUIET: Duration = Duration::from_secs(5);
 
 const TCP: u64 = 0;
 const UNIX: u64 = 1;
+const BEYOND: u64 = 2;
+const OPENED: u64 = 3;
+const FIRST: u64 = 4;
 
 enum Stream {
     Tcp(TcpStream),
@@ -97,9 +100,18 @@ fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()>
     unix.set_nonblocking(true)?;
     epoll.add(tcp, TCP, Interest::READ)?;
     epoll.add(unix, UNIX, Interest::READ)?;
-    let mut door = Door { w, epoll, pending: BTreeMap::new(), next: 2, refused: 0, said: None };
+    epoll.add(&w.opened, OPENED, Interest::READ)?;
+    let mut beyond = None;
+    let mut door = Door { w, epoll, pending: BTreeMap::new(), next: FIRST, refused: 0, said: None };
     let mut events = Vec::new();
     loop {
+        if beyond.is_none()
+            && let Some((listener, _)) = w.beyond.get()
+        {
+            listener.set_nonblocking(true)?;
+            door.epoll.add(listener, BEYOND, Interest::READ)?;
+            beyond = Some(listener);
+        }
         let now = Instant::now();
         while let Some((&token, p)) = door.pending.iter().next()
             && now.saturating_duration_since(p.since) >= PATIENCE
@@ -111,7 +123,9 @@ fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()>
         door.epoll.wait(&mut events, 64, left)?;
         for e in &events {
             match e.token {
-                TCP => door.accept(|| Ok(socket::accept_tcp(tcp)?.map(|(s, _)| Stream::Tcp(s)))),
+                TCP => door.accept_tcp(tcp),
+                BEYOND => beyond.into_iter().for_each(|listener| door.accept_tcp(listener)),
+                OPENED => drop(w.opened.drain()?),
                 UNIX => door.accept(|| Ok(socket::accept_unix(unix)?.map(Stream::Unix))),
                 token => door.hear(token),
             }
@@ -120,6 +134,10 @@ fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()>
 }
 
 impl Door<'_> {
+    fn accept_tcp(&mut self, listener: &TcpListener) {
+        self.accept(|| Ok(socket::accept_tcp(listener)?.map(|(s, _)| Stream::Tcp(s))));
+    }
+
     fn accept(&mut self, accept: impl Fn() -> io::Result<Option<Stream>>) {
         // Bounded, so that a flood at one listener does not starve the handshakes under way.
         for _ in 0..32 {
@@ -138,6 +156,12 @@ impl Door<'_> {
     }
 
     fn greet(&mut self, mut stream: Stream) {
+        // Members of another user come by TCP: they count as on another machine.
+        if let Stream::Unix(s) = &stream
+            && !matches!(socket::is_trusted_user(s), Ok(true))
+        {
+            return self.say("it belongs to another user");
+        }
         if self.pending.len() >= HALF_OPEN
             && let Some((&oldest, _)) = self.pending.iter().next()
         {

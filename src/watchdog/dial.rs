@@ -25,7 +25,7 @@ impl Knock<'_> {
         deadline: Instant,
         give_up: &dyn Fn() -> Result<()>,
         connect: impl Fn(Instant) -> Result<S>,
-        is_gone: impl Fn() -> bool,
+        who_is_gone: impl Fn() -> Option<Error>,
     ) -> Result<S> {
         let mut wait = Duration::from_millis(2);
         loop {
@@ -40,8 +40,7 @@ impl Knock<'_> {
                     }
                 }
                 Err(e) if e.code == Code::Timeout => e,
-                Err(_) if is_gone() => return Err(gone()),
-                Err(e) => return Err(e),
+                Err(e) => return Err(who_is_gone().unwrap_or(e)),
             };
             give_up()?;
             if Instant::now() + wait >= deadline {
@@ -53,17 +52,26 @@ impl Knock<'_> {
     }
 }
 
-/// Whether nobody listens where a process does as long as it lives.
-pub(super) fn is_gone(to: &Address, same_host: bool) -> bool {
-    if same_host {
-        socket::is_deserted_abstract(&unix_name(&to.process))
-    } else {
-        socket::is_deserted_tcp(to.tcp, Duration::from_millis(500))
-    }
+/// An error if nobody listens where a process does as long as it lives.
+pub(super) fn find_gone(to: &Address, same_host: bool) -> Option<Error> {
+    let is_gone = match same_host {
+        true => socket::is_deserted_abstract(&unix_name(&to.process)),
+        false => socket::is_deserted_tcp(to.tcp, Duration::from_millis(500)),
+    };
+    is_gone.then(|| gone(to, same_host))
 }
 
-pub(super) fn gone() -> Error {
-    Error::new(Code::Remote, Extent::Operation, "its process is gone")
+/// Of a process where nobody listens any more.
+fn gone(to: &Address, same_host: bool) -> Error {
+    // The kernel of this machine has answered, whichever machine the process is on.
+    let why = match !same_host && to.tcp.ip().is_loopback() {
+        true => {
+            "its process is gone, or it is on another machine and listens on its loopback only, as members of worlds \
+             without a secret do (MW_SECRET, MW_SECRET_FILE)"
+        }
+        false => "its process is gone",
+    };
+    Error::new(Code::Remote, Extent::Operation, why)
 }
 
 /// Why a door stays shut: it was opened before anybody could know of this world, so its owner has given up joining.
@@ -107,7 +115,7 @@ mod tests {
             Ok(a)
         };
         let k = Knock { key: KeyId([1; 16]), secret, purpose: Purpose::Data, claim: b"me" };
-        let result = k.until(far(), give_up, connect, || false);
+        let result = k.until(far(), give_up, connect, || None);
         (result, tries.get())
     }
 

@@ -36,7 +36,7 @@ use crate::types::{Address, Fingerprint, HostId, ProcessId, Secret, WorldId};
 use link::Link;
 use message::{Handout, Message};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -112,7 +112,14 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// See the module's documentation.
 pub struct Watchdog {
+    /// On this machine.
     address: Address,
+    /// The interface for the others.
+    ip: IpAddr,
+    /// Where they reach this process, from the first world on that may have members there.
+    beyond: OnceLock<(TcpListener, Address)>,
+    /// Tells the door of the listener above.
+    opened: EventFd,
     facilities: Facilities,
     liveness: Liveness,
     epoll: Epoll,
@@ -144,7 +151,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// This process's watchdog; started by the first call, listening as `ifname` says.
+    /// This process's watchdog; started by the first call, which says by `ifname` where other machines reach it.
     pub fn get(ifname: Option<&str>) -> Result<&'static Arc<Watchdog>> {
         Watchdog::get_toward(ifname, || None)
     }
@@ -178,7 +185,8 @@ impl Watchdog {
         let mut host = [0; 16];
         host.copy_from_slice(&auth::derive(&Secret(Vec::new()), "host", &process::host_identity()).0[..16]);
         let ip = interfaces::choose(ifname, peer)?;
-        let tcp = socket::listen_tcp(SocketAddr::new(ip, 0), BACKLOG).map_err(system("listening"))?;
+        let local = if ip.is_loopback() { ip } else { Ipv4Addr::LOCALHOST.into() };
+        let tcp = socket::listen_tcp(SocketAddr::new(local, 0), BACKLOG).map_err(system("listening"))?;
         let address = Address {
             process: ProcessId(id),
             host: HostId(host),
@@ -191,6 +199,7 @@ impl Watchdog {
         sleeper::doorbell()?;
         let epoll = Epoll::new().map_err(system("epoll_create1"))?;
         let wake = EventFd::new().map_err(system("eventfd"))?;
+        let opened = EventFd::new().map_err(system("eventfd"))?;
         epoll.add(&wake, 0, Interest::READ).map_err(system("epoll_ctl"))?;
         let (give, take) = crossbeam::channel::bounded(1);
         let (hand, handed) = crossbeam::channel::bounded::<Arc<Watchdog>>(1);
@@ -214,6 +223,9 @@ impl Watchdog {
         let liveness = take.recv().map_err(gone)??;
         let w = Arc::new(Watchdog {
             address,
+            ip,
+            beyond: OnceLock::new(),
+            opened,
             facilities,
             liveness,
             epoll,
@@ -244,9 +256,27 @@ impl Watchdog {
         Ok(w)
     }
 
-    /// Where this process can be reached.
+    /// Where this process can be reached on this machine.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where this process can be reached from other machines; it listens there from the first call on. Not for worlds
+    /// without a secret.
+    pub fn address_beyond(&self) -> Result<&Address> {
+        if self.ip.is_loopback() {
+            return Ok(&self.address);
+        }
+        if let Some((_, address)) = self.beyond.get() {
+            return Ok(address);
+        }
+        let listener = socket::listen_tcp(SocketAddr::new(self.ip, 0), BACKLOG)
+            .map_err(|e| Error::system("listening", &e))?;
+        let tcp = listener.local_addr().map_err(|e| Error::system("getsockname", &e))?;
+        // Of two threads that come here at once, one's listener is closed again before anybody has heard of it.
+        let (_, address) = self.beyond.get_or_init(|| (listener, Address { tcp, ..self.address.clone() }));
+        self.opened.signal().map_err(|e| Error::system("opening the door", &e))?;
+        Ok(address)
     }
 
     /// What may be used.

@@ -1,6 +1,6 @@
 //! How members of a world find each other while it is set up: links, data connections, what one gives to all.
 
-use super::dial::{Knock, gone, is_gone};
+use super::dial::{Knock, find_gone};
 use super::link::Link;
 use super::message::{Handout, Message};
 use super::{DIAL_PATIENCE, DataKey, Watchdog, service, unix_name};
@@ -13,6 +13,7 @@ use crate::sys::{sleeper, socket};
 use crate::types::{Address, HostId, ProcessId, Secret, WorldId};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 impl Watchdog {
@@ -84,7 +85,7 @@ impl Watchdog {
         claim.extend(key.2.to_le_bytes());
         claim.extend(key.3.to_le_bytes());
         let knock = Knock { key: KeyId(key.0.0), secret, purpose: Purpose::Data, claim: &claim };
-        knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), || is_gone(to, false))
+        knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), || find_gone(to, false))
     }
 
     /// Makes sure that there is a control link to a process, and answers its doorbell if it is on this machine. The
@@ -119,8 +120,8 @@ impl Watchdog {
             } else if Instant::now() >= look_again {
                 // Whoever dies before it has dialled leaves no link whose end would tell.
                 drop(links);
-                if is_gone(to, same_host) {
-                    return Err(gone());
+                if let Some(gone) = find_gone(to, same_host) {
+                    return Err(gone);
                 }
                 look_again = Instant::now() + DIAL_PATIENCE;
                 links = self.links.lock();
@@ -144,12 +145,12 @@ impl Watchdog {
         claim.extend(self.address.host.0);
         claim.extend(to.process.0);
         let knock = Knock { key: KeyId(world.0), secret, purpose: Purpose::Control, claim: &claim };
-        let is_gone = || is_gone(to, same_host);
+        let gone = || find_gone(to, same_host);
         let socket: OwnedFd = if same_host {
             let name = unix_name(&to.process);
-            knock.until(deadline, give_up, |soon| socket::connect_abstract(&name, soon), is_gone)?.into()
+            knock.until(deadline, give_up, |soon| connect_unix(&name, soon), gone)?.into()
         } else {
-            knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), is_gone)?.into()
+            knock.until(deadline, give_up, |soon| socket::connect_tcp(to.tcp, soon), gone)?.into()
         };
         self.adopt_link(to.process, to.host, socket)
     }
@@ -229,6 +230,18 @@ impl Watchdog {
             give_up()?;
             pause(&self.handouts_changed, &mut handouts, deadline, "word from rank 0")?;
         }
+    }
+}
+
+/// Connects to the process of this user that has this name: whoever else listens there only pretends to be it.
+fn connect_unix(name: &[u8], deadline: Instant) -> Result<UnixStream> {
+    let stream = socket::connect_abstract(name, deadline)?;
+    match socket::is_trusted_user(&stream) {
+        Ok(true) => Ok(stream),
+        Ok(false) => {
+            Err(Error::new(Code::Unauthorized, Extent::Operation, "its socket belongs to another user"))
+        }
+        Err(e) => Err(Error::system("asking whose a socket is", &e)),
     }
 }
 

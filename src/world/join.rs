@@ -10,7 +10,7 @@ use crate::rendezvous::hosting::Reached;
 use crate::rendezvous::id::{self, Ticket};
 use crate::rendezvous::reform::Member;
 use crate::rendezvous::{Joining, Membership, hosting};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sys::interfaces;
@@ -70,6 +70,28 @@ pub(super) fn watchdog(config: &Config, deadline: Instant) -> Result<&'static Ar
     Watchdog::get_toward(config.ifname.as_deref(), || hosting::whereabouts(config.store.as_deref()?, soon))
 }
 
+/// Where the others of a named world reach this process. Without a secret, whoever reaches a member or the store is let
+/// in, so that both have to be on this machine, unless the user wants it otherwise.
+pub(super) fn reachable<'w>(
+    w: &'w Watchdog,
+    config: &Config,
+    secret: &Secret,
+    deadline: Instant,
+) -> Result<&'w Address> {
+    if config.insecure || !auth::is_no_secret(secret) {
+        return w.address_beyond();
+    }
+    match config.store.as_deref() {
+        Some(store) if !hosting::is_local(store, deadline)? => Err(Error::argument(format!(
+            "config.secret: none is set, and the store '{}' is not on this machine's loopback, so that whoever reaches \
+             it could join; set MW_SECRET or MW_SECRET_FILE for all members and the store, or MW_INSECURE=1 to let \
+             everybody in",
+            store::shown(store)
+        ))),
+        _ => Ok(w.address()),
+    }
+}
+
 /// The configured store. With `host` this process becomes it where nobody else is.
 pub(super) fn reach_store(
     w: &Watchdog,
@@ -101,8 +123,9 @@ impl World {
             return World::alone(name, w, config, deadline);
         }
         let secret = base_secret(config);
+        let me = reachable(w, config, &secret, deadline)?;
         let store = reach_store(w, config, &secret, rank == 0, deadline)?;
-        let world = World::join(&*store, name, name, nranks, rank, w.address(), &secret, config, deadline)?;
+        let world = World::join(&*store, name, name, nranks, rank, me, &secret, config, deadline)?;
         // Set once, here.
         let _ = world.origin.set(Origin { secret, members: Member::first(&world.members) });
         Ok(world)
@@ -114,10 +137,11 @@ impl World {
         let ticket = Ticket::decode(id)?;
         let deadline = Instant::now() + config.join_timeout;
         let w = Watchdog::get_toward(config.ifname.as_deref(), || Some(ticket.store.ip()))?;
+        let me = w.address_beyond()?;
         let store = hosting::reach_id(&ticket, deadline)?;
         let key: String = ticket.key.0.iter().map(|b| format!("{b:02x}")).collect();
         let name = format!("id-{}", &key[..8]);
-        World::join(&*store, &key, &name, nranks, rank, w.address(), &ticket.secret, config, deadline)
+        World::join(&*store, &key, &name, nranks, rank, me, &ticket.secret, config, deadline)
     }
 
     /// All ranks of a new world at once, as members in this process. Returned in rank order. On device memory rank i has

@@ -1,6 +1,8 @@
 //! The next epoch of a named world, for its survivors and for newcomers.
 
-use super::join::{MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, watchdog, world_secret};
+use super::join::{
+    MAX_RANKS, PATIENCE, base_secret, check_name, reach_store, reachable, watchdog, world_secret,
+};
 use super::{State, World};
 use crate::config::Config;
 use crate::error::{Code, Error, Extent, Result};
@@ -137,7 +139,7 @@ impl World {
         let around = Around { w, old: old.map(|old| &**old), secret: &secret, admitted: RefCell::default() };
         let wish = Wish {
             name,
-            address: w.address(),
+            address: reachable(w, config, &secret, deadline)?,
             from,
             bounds,
             newcomers: config.reform_wait,

@@ -57,7 +57,8 @@ impl From<Fsync> for store::Fsync {
 
 const MANUAL: &str = "\
 Worlds that are joined by name meet here: MW_STORE=tcp://HOST:PORT. The secret is that of the worlds, MW_SECRET or
-MW_SECRET_FILE; without one, whoever reaches the port may join.
+MW_SECRET_FILE. Without one, whoever reaches the port may join: then only addresses of the loopback interface are
+listened at, unless MW_INSECURE=1 asks for others.
 
 Without --data-dir a store that ends has forgotten everything: who is joining a world begins anew with the next one
 at the same address. With it, a store that is started again goes on where it was, however it ended, and who is
@@ -76,10 +77,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Before any thread is started, so that all of them leave these signals to this one.
     signal::block_endings().map_err(|e| Failure::new(format!("blocking signals: {e}")))?;
     log::init(config::log_level()?.unwrap_or(tracing::Level::WARN));
-    let secret = Config::from_env()?.secret;
-    let is_open = secret.is_none();
-    let secret = secret.unwrap_or_else(auth::no_secret);
-    let listener = addresses(&args.listen)?
+    let config = Config::from_env()?;
+    let is_open = config.secret.is_none();
+    let secret = config.secret.unwrap_or_else(auth::no_secret);
+    let addresses = addresses(&args.listen)?;
+    if let Some(beyond) = addresses.iter().find(|a| is_open && !config.insecure && !a.ip().is_loopback()) {
+        return Err(Failure::new(format!(
+            "--listen: without a secret, whoever reaches {beyond} could join; set MW_SECRET or MW_SECRET_FILE, or \
+             MW_INSECURE=1 to let everybody in"
+        )));
+    }
+    let listener = addresses
         .iter()
         .map(|address| socket::listen_tcp(*address, 512))
         .reduce(|first, next| first.or(next))
@@ -92,7 +100,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         None => Server::start_alone(listener, keys)?,
     };
     if is_open && !server.addr().ip().is_loopback() {
-        eprintln!("mw store: without MW_SECRET, whoever reaches {} may join", server.addr());
+        eprintln!("mw store: MW_INSECURE=1 and no MW_SECRET: whoever reaches {} may join", server.addr());
     }
     println!("listening at tcp://{}", server.addr());
     // Who reads it through a pipe waits for it. If nobody does, that is no reason to end.

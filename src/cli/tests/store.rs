@@ -16,7 +16,7 @@ const SECRET: &str = "a secret of some length";
 fn mw(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mw"));
     command.arg("store").args(words).env("MW_SECRET", SECRET);
-    for name in ["MW_SECRET_FILE", "MW_STORE_DIR", "MW_DEBUG"] {
+    for name in ["MW_SECRET_FILE", "MW_STORE_DIR", "MW_DEBUG", "MW_INSECURE"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -136,6 +136,15 @@ fn what_is_wrong_is_named() {
     drop(store);
     std::fs::write(folder.0.join("snapshot.9"), b"something else").expect("a file");
     refused(&words, 1, "snapshot.9");
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let out = mw(&["--listen", address]).env("MW_SECRET", "").output().expect("mw");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.code() == Some(1) && said.contains("--listen") && said.contains("MW_SECRET"),
+            "{said}"
+        );
+        assert!(said.contains("MW_INSECURE=1"), "{said}");
+    }
     let out = mw(&words).env("MW_SECRET", "short").output().expect("mw");
     assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("MW_SECRET"));
 }
