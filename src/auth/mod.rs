@@ -17,9 +17,11 @@
 //!
 //! The state machines in [`handshake`] do no I/O; [`dial`] and [`accept`] run them over a blocking stream.
 
+mod crowd;
 pub mod handshake;
 mod io;
 
+pub use crowd::gives_way;
 pub use handshake::{ClientHandshake, ClientStep, Peer, ServerHandshake, ServerStep};
 pub use io::{Timed, accept, dial};
 

@@ -1,6 +1,7 @@
 //! The door of a process: inbound connections prove that they know a world's secret, or go.
 //!
-//! A stranger costs one of a bounded number of places for a bounded time, and changes nothing.
+//! A stranger costs one of a bounded number of places for a bounded time, and changes nothing. When all places are
+//! taken, somebody from where most come from gives way.
 
 use super::{DataKey, Watchdog};
 use crate::auth::handshake::{Peer, RESPONSE, ServerHandshake, ServerStep};
@@ -11,7 +12,7 @@ use crate::sys::socket;
 use crate::types::{HostId, ProcessId, WorldId};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ impl AsFd for Stream {
 
 struct Pending {
     stream: Stream,
+    /// None: from this machine.
+    from: Option<IpAddr>,
     handshake: ServerHandshake,
     since: Instant,
 }
@@ -126,7 +129,7 @@ fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()>
                 TCP => door.accept_tcp(tcp),
                 BEYOND => beyond.into_iter().for_each(|listener| door.accept_tcp(listener)),
                 OPENED => drop(w.opened.drain()?),
-                UNIX => door.accept(|| Ok(socket::accept_unix(unix)?.map(Stream::Unix))),
+                UNIX => door.accept(|| Ok(socket::accept_unix(unix)?.map(|s| (Stream::Unix(s), None)))),
                 token => door.hear(token),
             }
         }
@@ -135,14 +138,14 @@ fn serve(w: &Watchdog, tcp: &TcpListener, unix: &UnixListener) -> io::Result<()>
 
 impl Door<'_> {
     fn accept_tcp(&mut self, listener: &TcpListener) {
-        self.accept(|| Ok(socket::accept_tcp(listener)?.map(|(s, _)| Stream::Tcp(s))));
+        self.accept(|| Ok(socket::accept_tcp(listener)?.map(|(s, from)| (Stream::Tcp(s), Some(from.ip())))));
     }
 
-    fn accept(&mut self, accept: impl Fn() -> io::Result<Option<Stream>>) {
+    fn accept(&mut self, accept: impl Fn() -> io::Result<Option<(Stream, Option<IpAddr>)>>) {
         // Bounded, so that a flood at one listener does not starve the handshakes under way.
         for _ in 0..32 {
             match accept() {
-                Ok(Some(stream)) => self.greet(stream),
+                Ok(Some((stream, from))) => self.greet(stream, from),
                 Ok(None) => return,
                 Err(e) => {
                     self.say(&e.to_string());
@@ -155,7 +158,7 @@ impl Door<'_> {
         }
     }
 
-    fn greet(&mut self, mut stream: Stream) {
+    fn greet(&mut self, mut stream: Stream, from: Option<IpAddr>) {
         // Members of another user come by TCP: they count as on another machine.
         if let Stream::Unix(s) = &stream
             && !matches!(socket::is_trusted_user(s), Ok(true))
@@ -163,9 +166,9 @@ impl Door<'_> {
             return self.say("it belongs to another user");
         }
         if self.pending.len() >= HALF_OPEN
-            && let Some((&oldest, _)) = self.pending.iter().next()
+            && let Some(token) = auth::gives_way(self.pending.iter().map(|(token, p)| (*token, p.from)))
         {
-            self.refuse(oldest, "too many handshakes at once");
+            self.refuse(token, "too many handshakes at once");
         }
         let Ok(nonce) = auth::nonce() else { return };
         let handshake = ServerHandshake::new(nonce);
@@ -176,7 +179,7 @@ impl Door<'_> {
             && stream.write_all(&handshake.greeting()).is_ok()
             && self.epoll.add(&stream, token, Interest::READ).is_ok()
         {
-            self.pending.insert(token, Pending { stream, handshake, since: Instant::now() });
+            self.pending.insert(token, Pending { stream, from, handshake, since: Instant::now() });
         }
     }
 

@@ -1,8 +1,8 @@
 //! The built-in store's server: one thread, epoll, nothing that blocks.
 //!
 //! What strangers can cost: at most [`HALF_OPEN`] connections that have not proven themselves, each with a
-//! fixed-size handshake and [`HANDSHAKE`] of time; a new one takes the place of the oldest. Connections that
-//! have proven themselves are served before new ones are accepted, and few are accepted at a time, so that a
+//! fixed-size handshake and [`HANDSHAKE`] of time; a new one takes the place of the oldest from where most come from.
+//! Connections that have proven themselves are served before new ones are accepted, and few are accepted at a time, so that a
 //! flood costs the others little. Each key id has a store of its own: clients of one secret see nothing of
 //! another's.
 //!
@@ -19,7 +19,7 @@ use super::history::Stores;
 use super::journal::{Fsync, Journal};
 use super::state::{ClientId, Limits, SESSION, State};
 use super::wire::{self, Answer, Frames};
-use crate::auth::{KeyId, Purpose, ServerHandshake, ServerStep, nonce};
+use crate::auth::{KeyId, Purpose, ServerHandshake, ServerStep, gives_way, nonce};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 use crate::sys::eventfd::EventFd;
@@ -300,9 +300,11 @@ impl Service {
         }
     }
 
-    /// Closes the oldest connection that has not proven itself; `false` when there is none.
+    /// Closes a connection that has not proven itself; `false` when there is none.
     fn evict(&mut self, now: Instant) -> bool {
-        let Some(&token) = self.half_open.front() else { return false };
+        let conns = &self.conns;
+        let waiting = self.half_open.iter().map(|t| (*t, conns.get(t).map(|c| c.addr.ip())));
+        let Some(token) = gives_way(waiting) else { return false };
         if let Some(conn) = self.conns.get(&token) {
             self.strangers.note(conn.addr, "too many connections are in their handshake", now);
         }
