@@ -222,17 +222,25 @@ impl Drop for Journal {
     }
 }
 
+/// How long a store that has ended may seem to hold its folder: a process that it was just starting has its descriptors
+/// until that is another program.
+const HELD_OVER: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
     let file = open(&path, false).map_err(|e| failed("opening", &path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            Code::InvalidUsage,
-            Extent::Operation,
-            format!("data-dir: '{}' is in use by another store", dir.display()),
-        )),
-        Err(TryLockError::Error(e)) => Err(failed("locking", &path, &e)),
+    let until = Instant::now() + HELD_OVER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("data-dir: '{}' is in use by another store", dir.display());
+                return Err(Error::new(Code::InvalidUsage, Extent::Operation, text));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed("locking", &path, &e)),
+        }
     }
 }
 

@@ -30,7 +30,15 @@ impl Place {
     }
 
     fn start(&mut self) {
-        let listener = TcpListener::bind(self.addr).unwrap();
+        let until = far();
+        let listener = loop {
+            match TcpListener::bind(self.addr) {
+                Ok(listener) => break listener,
+                // A process that another test is just starting has the one before.
+                Err(e) => assert!(Instant::now() < until, "{e}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
         let keys: Keys = Arc::new(|id| (id == KEY).then(secret));
         let server = match &self.dir {
             Some(dir) => Server::start_kept(listener, keys, dir, Fsync::Always),
