@@ -33,7 +33,12 @@ fn the_interface_that_leads_to_the_store_is_chosen() {
     }
     let (_store, address) = store(&net);
     for ifname in ["", "zeth", "=zeth0", "^eth"] {
-        let env = [("MW_STORE", &*address), ("MW_JOIN_TIMEOUT_MS", "10000"), ("MW_IFNAME", ifname)];
+        let env = [
+            ("MW_STORE", &*address),
+            ("MW_SECRET", super::scene::SECRET),
+            ("MW_JOIN_TIMEOUT_MS", "10000"),
+            ("MW_IFNAME", ifname),
+        ];
         let mut ranks: Vec<_> = hosts.iter().map(|h| h.start(&env)).collect();
         for (me, r) in ranks.iter_mut().enumerate() {
             r.expect("member ready");

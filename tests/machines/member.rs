@@ -66,7 +66,7 @@ impl Member {
             }
             "address" => {
                 let w = multiworld::watchdog::Watchdog::get(None).expect("a watchdog");
-                say(&format!("{name} {}", w.address().tcp.ip()));
+                say(&format!("{name} {}", w.address_beyond().expect("an address").tcp.ip()));
             }
             other => panic!("no command {other}"),
         }

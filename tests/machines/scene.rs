@@ -2,8 +2,9 @@
 
 use super::common::{Rank, now_ns};
 use super::net::{Family, Host, Net};
-use multiworld::auth::{KeyId, no_secret};
+use multiworld::auth::KeyId;
 use multiworld::store::Server;
+use multiworld::types::Secret;
 use std::time::Duration;
 
 /// Silence after which a member counts as failed, unless a test says otherwise: the default.
@@ -26,11 +27,14 @@ pub struct Over {
     pub text: String,
 }
 
+/// What the machines share: nothing leaves one without.
+pub const SECRET: &str = "known on these machines only";
+
 /// A store in the middle, and its address.
 pub fn store(net: &Net) -> (Server, String) {
     let listener = net.listen();
     let address = format!("tcp://{}", listener.local_addr().expect("an address"));
-    let secret = no_secret();
+    let secret = Secret(SECRET.as_bytes().to_vec());
     let key = KeyId::of(&secret);
     let keys = multiworld::sync::Arc::new(move |id: KeyId| (id == key).then(|| secret.clone()));
     (Server::start(listener, keys).expect("a store"), address)
@@ -52,7 +56,11 @@ impl Scene {
         let mut hosts: Vec<Host> = (1..machines).map(|_| net.host()).collect();
         hosts.push(net.cabled_host());
         let (store, address) = store(&net);
-        let mut all = vec![("MW_STORE".to_string(), address), ("MW_JOIN_TIMEOUT_MS".into(), "30000".into())];
+        let mut all = vec![
+            ("MW_STORE".to_string(), address),
+            ("MW_SECRET".into(), SECRET.into()),
+            ("MW_JOIN_TIMEOUT_MS".into(), "30000".into()),
+        ];
         all.push(("MW_TIMEOUT_MS".into(), "40000".into()));
         all.extend(env.iter().map(|(k, v)| (k.to_string(), v.to_string())));
         let mut scene = Scene { ranks: Vec::new(), hosts, net, env: all, _store: store };
